@@ -1,0 +1,35 @@
+"""`kinegru VERB ...`: from a verb to its function, nothing else; nothing heavy is imported before the verb is known."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {  # verb -> what it does; its function lives in kinegru.verbs.<verb>
+    "demo": "the whole way on a small data set made here, or on your clips: train, evaluate, predict, report",
+    "check": "decode every clip of a data set and name what is wrong",
+    "train": "folder in, model out: train on part of the clips, test on the rest",
+    "evaluate": "a model on labelled clips: predictions, measures with intervals, report",
+    "predict": "what happens in these video files",
+}
+
+HELP = "usage: kinegru VERB ...\n\nHuman action recognition in video.\n\n{verbs}\n\n`kinegru VERB --help` explains a verb."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb with command-line arguments; the exit status is 0 if all was done, 1 for a failure, 2 for wrong use."""
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(HELP.format(verbs="\n".join(f"  {name:<10} {text}" for name, text in VERBS.items())))
+        return 0
+    if verb == "--version":
+        print(f"kinegru {importlib.import_module('kinegru').__version__}")
+        return 0
+    if verb not in VERBS:
+        print(f"kinegru: there is no verb {verb!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module("kinegru.cli").run(verb, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

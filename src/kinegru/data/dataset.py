@@ -1,0 +1,106 @@
+"""Clips as a torch dataset: a bad clip is an answer, not an exception.
+
+A *view* is one way to look at a clip. View 0 is the plain one (uniform frames, no augmentation) that evaluation and
+prediction use; views 1, 2, ... are augmented, and each is fixed by its number and the clip's name alone. So a view is
+the same in every epoch, process and run, which is what lets it be cached, resumed and split over processes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from kinegru.data.catalog import Clip
+from kinegru.errors import VideoError
+from kinegru.video.transforms import Augmentation, Preprocessing, load_clip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One view of one clip, or the reason why there is none."""
+
+    index: int  # position of the clip in the data set
+    target: int  # class index, -1 where the label is unknown
+    inputs: torch.Tensor | None  # frames (T, 3, S, S) float32, or cached maps (T, C, h, w)
+    error: str | None = None
+
+
+def view_generator(clip: Clip, view: int) -> np.random.Generator:
+    """The random numbers of one augmented view: the same for the same clip name and view number, everywhere.
+
+    >>> from pathlib import Path
+    >>> clip = Clip(Path("walk/ann.mp4"), "walk")
+    >>> view_generator(clip, 1).integers(100) == view_generator(clip, 1).integers(100)
+    np.True_
+    """
+    name = f"{clip.label}/{clip.path.name}"
+    return np.random.default_rng([view, zlib.crc32(name.encode())])
+
+
+def load_view(clip: Clip, view: int, preprocessing: Preprocessing, augmentation: Augmentation | None) -> torch.Tensor:
+    """Decode one view of a clip: float32 (T, 3, S, S). Raises `VideoError` where the file cannot be read."""
+    if view == 0 or augmentation is None:
+        return load_clip(clip.path, preprocessing)
+    return load_clip(clip.path, preprocessing, augmentation, view_generator(clip, view))
+
+
+class ClipDataset(Dataset[Sample]):
+    """Views of clips, decoded when asked for. An item is asked for by `(index, view)`, or by `index` for view 0.
+
+    `labels` gives the class order; a clip whose label is not among them gets target -1.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        labels: Sequence[str],
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.clips = list(clips)
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        order = {label: index for index, label in enumerate(labels)}
+        self.targets = [order.get(clip.label, -1) for clip in self.clips]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        index, view = key if isinstance(key, tuple) else (key, 0)
+        try:
+            inputs = load_view(self.clips[index], view, self.preprocessing, self.augmentation)
+        except VideoError as error:
+            return Sample(index, self.targets[index], None, str(error))
+        return Sample(index, self.targets[index], inputs)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The good samples of a batch, stacked, and the bad ones by name."""
+
+    inputs: torch.Tensor | None  # (n, T, ...), None where no sample was good
+    targets: torch.Tensor  # (n,) int64
+    indices: list[int]  # positions in the data set, good samples only
+    errors: dict[int, str]  # position -> reason
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack the good samples, keep the reasons of the bad.
+
+    >>> batch = collate([Sample(0, 1, torch.zeros(2, 3)), Sample(1, 0, None, "b.avi: empty file")])
+    >>> batch.inputs.shape, batch.indices, batch.errors
+    (torch.Size([1, 2, 3]), [0], {1: 'b.avi: empty file'})
+    """
+    good = [sample for sample in samples if sample.inputs is not None]
+    return Batch(
+        inputs=torch.stack([sample.inputs for sample in good if sample.inputs is not None]) if good else None,
+        targets=torch.tensor([sample.target for sample in good], dtype=torch.int64),
+        indices=[sample.index for sample in good],
+        errors={sample.index: sample.error or "unreadable" for sample in samples if sample.inputs is None},
+    )

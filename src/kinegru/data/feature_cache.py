@@ -1,0 +1,200 @@
+"""The maps of a frozen network part, computed once a clip and view, read memory-mapped after that.
+
+* Nothing stale is ever read: a file's name is a digest of the clip's bytes, the view, the sampling and transform
+  settings, the weights and structure of the frozen part, and the storage precision. A changed thing is another name.
+* Files appear whole (written aside, renamed), so two processes may fill one cache and a kill leaves no half file.
+* `float16` keeps maps to 3 digits; `uint8` halves that again, with one scale a channel and clip.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch.utils.data import DataLoader, Dataset
+
+from kinegru.data.catalog import Clip
+from kinegru.data.dataset import Batch, ClipDataset, Sample, collate
+from kinegru.errors import DataError
+from kinegru.files import atomic_write
+
+FORMAT = 1  # raise it when the layout of a file, or the meaning of its numbers, changes
+BYTES_A_VALUE = {"float16": 2, "uint8": 1}
+
+
+@functools.lru_cache(maxsize=100_000)
+def _digest_of_bytes(path: Path, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest() if hasattr(hashlib, "file_digest") else _blake(file)
+
+
+def _blake(file) -> str:  # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.blake2b()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a file's bytes; remembered while its size and time of change stay the same."""
+    try:
+        status = path.stat()
+        return _digest_of_bytes(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"  # decoding will say so again, by name
+
+
+class FeatureCache:
+    """A folder of maps, one file a clip and view.
+
+    `stage` identifies the frozen part (its structure and weights); `precision` is float16 or uint8.
+
+    >>> import tempfile
+    >>> from kinegru.video.transforms import Preprocessing
+    >>> cache = FeatureCache(Path(tempfile.mkdtemp()), "trunk-1", ClipDataset([], [], Preprocessing()))
+    >>> cache.estimate(items=1000, shape=(40, 728, 19, 19)) // 2**30
+    19
+    """
+
+    def __init__(self, folder: Path, stage: str, dataset: ClipDataset, precision: str = "float16") -> None:
+        if precision not in BYTES_A_VALUE:
+            raise DataError(f"cache precision {precision!r} is unknown: choose from {', '.join(BYTES_A_VALUE)}")
+        self.folder = Path(folder)
+        self.precision = precision
+        self.dataset = dataset
+        augmentation = dataset.augmentation
+        self._settings = {
+            "format": FORMAT,
+            "stage": stage,
+            "precision": precision,
+            "preprocessing": dataset.preprocessing.to_dict(),
+        }
+        self._augmentation = dataclasses.asdict(augmentation) if augmentation is not None else None
+
+    def over(self, clips: Sequence[Clip]) -> FeatureCache:
+        """The same cache for another choice of clips."""
+        dataset = copy.copy(self.dataset)
+        chosen = set(clips)
+        keep = [index for index, clip in enumerate(dataset.clips) if clip in chosen]
+        dataset.clips = [dataset.clips[index] for index in keep]
+        dataset.targets = [dataset.targets[index] for index in keep]
+        other = copy.copy(self)
+        other.dataset = dataset
+        return other
+
+    def path(self, clip: Clip, view: int) -> Path:
+        """Where the maps of this view are, or will be."""
+        view = view if self._augmentation is not None else 0
+        named = {"clip": content_digest(clip.path), "view": view}
+        if view:  # an augmented view also depends on the clip's name, which seeds its random numbers
+            named |= {"augmentation": self._augmentation, "name": f"{clip.label}/{clip.path.name}"}
+        digest = hashlib.sha256(json.dumps(self._settings | named, sort_keys=True).encode()).hexdigest()
+        return self.folder / digest[:2] / f"{digest}.safetensors"
+
+    def missing(self, items: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Those of the (index, view) pairs that are not in the cache yet."""
+        return [(i, view) for i, view in items if not self.path(self.dataset.clips[i], view).exists()]
+
+    def estimate(self, items: int, shape: Sequence[int]) -> int:
+        """Bytes that `items` views with maps of `shape` (T, C, h, w) take."""
+        return items * (BYTES_A_VALUE[self.precision] * torch.Size(shape).numel() + 1024)
+
+    def require_space(self, needed: int) -> None:
+        """Raise `DataError` where the disk will not hold `needed` more bytes."""
+        folder = self.folder
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if needed > 0.95 * free:
+            raise DataError(
+                f"{self.folder}: the feature cache needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+                "take fewer --views, --cache-precision uint8, another --cache folder, or --cache off"
+            )
+
+    def write(self, clip: Clip, view: int, maps: torch.Tensor) -> None:
+        """Store maps (T, C, h, w), any float dtype."""
+        with atomic_write(self.path(clip, view), "wb") as file:
+            file.write(save(_pack(maps, self.precision)))
+
+    def read(self, clip: Clip, view: int) -> torch.Tensor:
+        """The stored maps: float32 (T, C, h, w). Raises `DataError` where the file is missing or damaged."""
+        path = self.path(clip, view)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return _unpack({name: file.get_tensor(name) for name in file.keys()})
+        except FileNotFoundError:
+            raise DataError(f"{clip.path}: view {view} is not in the feature cache {self.folder}") from None
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DataError(f"{path}: damaged cache file ({error}); delete it and run again") from None
+
+    def fill(
+        self,
+        items: Sequence[tuple[int, int]],
+        encode: Callable[[torch.Tensor], torch.Tensor],
+        batch: int = 4,
+        workers: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[int, str]:
+        """Compute and store what is missing of `items`; return the clips that cannot be read, with the reason.
+
+        `encode` takes frames (n, T, 3, S, S) float32 and gives maps (n, T, C, h, w). `progress` is called with the
+        views done and the views to do.
+        """
+        todo = self.missing(items)
+        loader: DataLoader[Batch] = DataLoader(
+            self.dataset,
+            batch_sampler=[todo[i : i + batch] for i in range(0, len(todo), batch)],
+            num_workers=workers,
+            collate_fn=collate,
+        )
+        errors: dict[int, str] = {}
+        done = 0
+        for group, decoded in zip(loader.batch_sampler, loader, strict=True):  # type: ignore[arg-type]
+            errors |= decoded.errors
+            if decoded.inputs is not None:
+                views = [view for index, view in group if index not in decoded.errors]
+                for index, view, maps in zip(decoded.indices, views, encode(decoded.inputs), strict=True):
+                    self.write(self.dataset.clips[index], view, maps)
+            done += len(group)
+            if progress is not None:
+                progress(done, len(todo))
+        return errors
+
+
+class CachedDataset(Dataset[Sample]):
+    """The same items as the `ClipDataset` behind the cache, with maps in the place of frames."""
+
+    def __init__(self, cache: FeatureCache) -> None:
+        self.cache = cache
+        self.clips = cache.dataset.clips
+        self.targets = cache.dataset.targets
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        index, view = key if isinstance(key, tuple) else (key, 0)
+        return Sample(index, self.targets[index], self.cache.read(self.clips[index], view))
+
+
+def _pack(maps: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
+    maps = maps.detach().cpu()
+    if precision == "float16":
+        return {"maps": maps.half().contiguous()}
+    low = maps.float().amin(dim=(0, 2, 3), keepdim=True)  # (1, C, 1, 1)
+    step = ((maps.float().amax(dim=(0, 2, 3), keepdim=True) - low) / 255).clamp_min(1e-12)
+    return {"maps": ((maps - low) / step).round().to(torch.uint8).contiguous(), "low": low, "step": step}
+
+
+def _unpack(stored: dict[str, torch.Tensor]) -> torch.Tensor:
+    maps = stored["maps"].float()
+    return maps * stored["step"] + stored["low"] if "step" in stored else maps

@@ -1,0 +1,75 @@
+"""Nothing is lost: a file or a folder is written under a temporary name beside its place and renamed when whole.
+
+A reader therefore sees the old content or the new, never a part, also after a kill or with two writers at work.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that appears at `path` only if the block ends without an error.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = Path(folder) / "history.csv"
+    ...     with atomic_write(target) as file:
+    ...         _ = file.write("epoch,loss")
+    ...     target.read_text()
+    'epoch,loss'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of `path` only if the block ends without an error.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = Path(folder) / "checkpoint"
+    ...     with atomic_directory(target) as temporary:
+    ...         _ = (temporary / "state").write_text("1")
+    ...     sorted(p.name for p in target.iterdir())
+    ['state']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    old = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        if path.exists():
+            os.rename(path, old)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,206 @@
+"""From the maps of T frames to one read-out: the paper's ConvGRU and the models it is compared with.
+
+Paper §1.3, equations 10-13. Notable:
+
+* The printed equations are those of Shi et al. (NeurIPS 2017), not of Ballas et al. (ICLR 2016): the reset gate acts on
+  the *result* of the hidden convolution, so the three hidden convolutions are one, and a large Z *keeps* the old state.
+  (H′ of equation 13 is H̃.) `variant="reset_before"` gives Ballas' candidate, to compare.
+* The input convolution runs once for all T frames and all three gates; a step costs one small convolution.
+* The state is float32 also under autocast: forty steps of rounding would otherwise add up.
+* `differences=True` puts x_t - x_(t-1) beside x_t at the recurrence's input (zeros at the first frame), so that motion
+  reaches it also where the encoder sees single frames. It belongs to the recurrence: cached maps do not hold it.
+* At T = 1 a recurrence is one step from a zero state: the hidden weights and the differences have no say.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinegru.errors import UsageError
+
+Readout = Literal["last", "mean", "max"]
+Variant = Literal["reset_after", "reset_before"]
+
+
+class ConvGRU(nn.Module):
+    """Convolutional gated recurrent unit (equations 10-13), gate order z, r, n:
+
+        z = σ(gx_z + gh_z);  r = σ(gx_r + gh_r);  n = tanh(gx_n + r · gh_n);  h = (1 - z)·n + z·h;  h_0 = 0
+
+    with gx the input convolution (with bias) and gh the hidden one (without). `update_bias_init` +1…+2 lengthens
+    memory: at Z = 0.5 the state halves each step. Raises UsageError for an even kernel or an unknown variant.
+
+    `forward`: x (N, T, C, h, w), optional state (N, hidden, h, w) -> states (N, T, hidden, h, w) and the last one
+    (N, hidden, h, w), float32 or wider. `step`: x_t (N, C, h, w), state -> the next state; T steps equal one `forward`.
+
+    >>> gru = ConvGRU(8, 4)
+    >>> states, last = gru(torch.rand(2, 5, 8, 6, 6))
+    >>> states.shape, last.shape
+    (torch.Size([2, 5, 4, 6, 6]), torch.Size([2, 4, 6, 6]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int = 3,
+        variant: Variant = "reset_after",
+        update_bias_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check("variant", variant, get_args(Variant))
+        if kernel_size % 2 == 0:
+            raise UsageError(f"kernel size {kernel_size} is even: give an odd one, so that maps keep their size")
+        self.in_channels, self.hidden_channels, self.variant = in_channels, hidden_channels, variant
+        gates, padding = 3 * hidden_channels, kernel_size // 2
+        self.input_conv = nn.Conv2d(in_channels, gates, kernel_size, padding=padding)
+        self.hidden_conv = nn.Conv2d(hidden_channels, gates, kernel_size, padding=padding, bias=False)
+        for gate in self.input_conv.weight.chunk(3):
+            nn.init.xavier_uniform_(gate)
+        for gate in self.hidden_conv.weight.chunk(3):
+            nn.init.orthogonal_(gate)
+        assert self.input_conv.bias is not None
+        with torch.no_grad():
+            self.input_conv.bias.zero_()[:hidden_channels] = update_bias_init
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        gx = self.input_conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (N, T, 3·hidden, h, w)
+        states = []
+        for gx_t in gx.unbind(1):
+            h = self._advance(gx_t, h)  # (N, hidden, h, w)
+            states.append(h)
+        assert h is not None, "a clip has at least one frame"
+        return torch.stack(states, dim=1), h
+
+    def step(self, x: Tensor, h: Tensor | None) -> Tensor:
+        """One frame's maps (N, C, h, w) and the state so far (None: zeros) -> the next state (N, hidden, h, w)."""
+        return self._advance(self.input_conv(x), h)
+
+    def _advance(self, gx: Tensor, h: Tensor | None) -> Tensor:
+        gx = gx.to(torch.promote_types(gx.dtype, torch.float32))
+        gx_zr, gx_n = gx.split((2 * self.hidden_channels, self.hidden_channels), dim=1)
+        if h is None:
+            h = torch.zeros_like(gx_n)
+        if self.variant == "reset_after":
+            gh = self._convolve(h, self.hidden_conv.weight).to(gx.dtype)  # (N, 3·hidden, h, w)
+            gh_zr, gh_n = gh.split((2 * self.hidden_channels, self.hidden_channels), dim=1)
+            z, r = torch.sigmoid(gx_zr + gh_zr).chunk(2, dim=1)
+            n = torch.tanh(gx_n + r * gh_n)
+        else:  # Ballas et al.: the candidate's convolution sees r · h
+            weight_zr, weight_n = self.hidden_conv.weight.split((2 * self.hidden_channels, self.hidden_channels))
+            z, r = torch.sigmoid(gx_zr + self._convolve(h, weight_zr).to(gx.dtype)).chunk(2, dim=1)
+            n = torch.tanh(gx_n + self._convolve(r * h, weight_n).to(gx.dtype))
+        return torch.lerp(n, h, z)  # (1 - z)·n + z·h
+
+    def _convolve(self, h: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(h.to(weight.dtype), weight, padding=self.hidden_conv.padding)
+
+    def extra_repr(self) -> str:
+        return f"variant={self.variant}"
+
+
+def read_out(states: Tensor, readout: Readout) -> Tensor:
+    """States (N, T, D, h, w) -> one map (N, D, h, w): the `last`, or the `mean` or `max` over time.
+
+    >>> read_out(torch.arange(3.0).reshape(1, 3, 1, 1, 1), "mean").item()
+    1.0
+    """
+    if readout == "last":
+        return states[:, -1]
+    return states.mean(dim=1) if readout == "mean" else states.amax(dim=1)
+
+
+def with_differences(x: Tensor) -> Tensor:
+    """Maps (N, T, C, ...) -> (N, T, 2C, ...): x_t and x_t - x_(t-1), the difference at the first frame being zero.
+
+    >>> with_differences(torch.tensor([1.0, 4.0, 9.0]).reshape(1, 3, 1)).tolist()
+    [[[1.0, 0.0], [4.0, 3.0], [9.0, 5.0]]]
+    """
+    previous = torch.cat([x[:, :1], x[:, :-1]], dim=1)
+    return torch.cat([x, x - previous], dim=2)
+
+
+class MapRecurrence(nn.Module):
+    """ConvGRU over maps and a read-out: (N, T, C, h, w) -> (N, hidden, h, w).
+
+    >>> MapRecurrence(8, hidden_channels=4, differences=True)(torch.rand(2, 5, 8, 6, 6)).shape
+    torch.Size([2, 4, 6, 6])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int = 40,
+        kernel_size: int = 3,
+        readout: Readout = "last",
+        variant: Variant = "reset_after",
+        update_bias_init: float = 0.0,
+        differences: bool = False,
+    ) -> None:
+        super().__init__()
+        _check("readout", readout, get_args(Readout))
+        self.readout, self.differences = readout, differences
+        self.out_channels = hidden_channels
+        self.convgru = ConvGRU(
+            in_channels * (2 if differences else 1), hidden_channels, kernel_size, variant, update_bias_init
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.convgru(with_differences(x) if self.differences else x)  # (N, T, hidden, h, w)
+        return read_out(states, self.readout)
+
+
+class VectorRecurrence(nn.Module):
+    """LSTM or GRU over pooled maps and a read-out: (N, T, C, h, w) -> (N, hidden, 1, 1).
+
+    >>> VectorRecurrence("lstm", 8, hidden_channels=4)(torch.rand(2, 5, 8, 6, 6)).shape
+    torch.Size([2, 4, 1, 1])
+    """
+
+    def __init__(
+        self,
+        kind: Literal["lstm", "gru"],
+        in_channels: int,
+        hidden_channels: int = 256,
+        readout: Readout = "last",
+        differences: bool = False,
+    ) -> None:
+        super().__init__()
+        _check("kind", kind, ("lstm", "gru"))
+        _check("readout", readout, get_args(Readout))
+        self.readout, self.differences = readout, differences
+        self.out_channels = hidden_channels
+        recurrence = nn.LSTM if kind == "lstm" else nn.GRU
+        self.rnn = recurrence(in_channels * (2 if differences else 1), hidden_channels, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mean(dim=(3, 4))  # (N, T, C)
+        states, _ = self.rnn(with_differences(x) if self.differences else x)  # (N, T, hidden)
+        return read_out(states, self.readout)[..., None, None]  # (N, hidden, 1, 1)
+
+
+class FrameMean(nn.Module):
+    """No recurrence: the mean over time, (N, T, C, h, w) -> (N, C, h, w).
+
+    Before a linear classifier this is the mean of frame logits, TSN's consensus (Wang et al., ECCV 2016): the control
+    for everything that looks at order.
+
+    >>> FrameMean(8)(torch.rand(2, 5, 8, 6, 6)).shape
+    torch.Size([2, 8, 6, 6])
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.out_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+
+def _check(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"{what} {value!r} is unknown: give one of {', '.join(known)}")

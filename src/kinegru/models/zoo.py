@@ -1,0 +1,226 @@
+"""The named models, each a row of options over one set of defaults: `create_model(name, num_classes, **options)`.
+
+| name | encoder | over time | classifier | paper |
+|---|---|---|---|---|
+| sc_xception_convgru_mcam_aff | Xception + excitation | ConvGRU(40) | FC1, FC2, MCAM-AFF | the paper's model |
+| sc_xception_convgru_aff | " | " | FC1, FC2, AFF (MS-CAM) | table 4 |
+| sc_xception_convgru | " | " | FC1, FC2 in a row (`mlp`) | table 4's base; `classifier="linear"` is table 1's |
+| xception_convgru | Xception | " | linear ("Softmax layer") | table 1 |
+| xception_lstm, xception_gru | " | LSTM / GRU(256) on pooled maps | linear | comparison |
+| tsn_xception | " | mean of frame logits | linear | the control the paper lacks |
+| inception_v3_convgru, inception_resnet_v2_convgru | all frozen | ConvGRU(40) | linear | table 1 |
+| mobilenet_convgru_mcam_aff | MobileNetV2 + excitation | ConvGRU(40) | FC1, FC2, MCAM-AFF | for small machines |
+
+Table 4 changes only the join of FC1 and FC2, so its base keeps both layers; table 1 compares encoders under one plain
+linear layer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from kinegru.errors import UsageError
+from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.encoders import FrameEncoder
+from kinegru.models.recognizer import ActionRecognizer
+from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Everything about a model that is not its weights or its labels. All values are JSON."""
+
+    backbone: str = "legacy_xception"
+    """Any timm CNN."""
+    backbone_weights: str = "none"
+    """A local .safetensors or .pth file, `imagenet` (timm's download), or `none`."""
+    pad_type: str | None = None
+    """Padding of the backbone's convolutions: `same` (TensorFlow's), empty (timm's); null: by backbone and weights."""
+    tail_start: str = "auto"
+    """Backbone module the trained tail begins with; `auto`: the last that halves the maps; `none`: no tail."""
+    tail_end: str = "auto"
+    """Backbone module the tail ends with (Xception: `conv4` or `block12`); `auto`: the last that has weights."""
+    excitation: str = "none"
+    """parallel, serial, ste, ce or none."""
+    excitation_place: str = "auto"
+    """`branch`: only the residual branch sees excited maps; `block`: the skip convolution too."""
+    excitation_rescale: bool = True
+    """Scale so that a mask of 0.5 is the identity; False is the printed form."""
+    excitation_reduction: int = 16
+    """Channels of the channel mask are divided by this inside."""
+    excitation_relu: bool = True
+    """The ReLU in the channel mask that the paper's equation lacks."""
+    temporal: str = "convgru"
+    """convgru, lstm, gru (both on pooled maps) or mean."""
+    hidden_channels: int = 40
+    """Width of the recurrent state."""
+    kernel_size: int = 3
+    """Of the ConvGRU."""
+    variant: str = "reset_after"
+    """`reset_after` (the paper's ConvGRU) or `reset_before` (Ballas et al.)."""
+    update_bias_init: float = 0.0
+    """+1 to +2 lengthens the ConvGRU's memory."""
+    readout: str = "last"
+    """The last state, or the mean or max of all."""
+    differences: bool = False
+    """Frame differences beside the maps at the recurrence's input."""
+    classifier: str = "mcam_aff"
+    """mcam_aff, aff, add, mlp or linear."""
+    classifier_on: str = "maps"
+    """`maps`, or `vectors` (pooled before FC1)."""
+    width: int = 256
+    """Of FC1 and FC2."""
+    dropout: float = 0.5
+    """In the classifier."""
+    attention_reduction: int = 4
+    """Channels of MCAM and MS-CAM are divided by this inside."""
+    attention_kernels: tuple[int, ...] = (3, 5, 7)
+    """Parallel kernels of MCAM."""
+    attention_global: str = "pooled_local"
+    """MCAM's global branch: `pooled_local` (the paper's) or `separate` (MS-CAM's)."""
+    aff_scale: float = 1.0
+    """2 is the doubled form of AFF's public code."""
+    freeze_tail_bn: bool | list[str] = True
+    """Batch norms with pretrained statistics keep them; a list names their modules (what True came to)."""
+
+
+_PLAIN: dict[str, Any] = {"classifier": "linear"}
+_SC: dict[str, Any] = {"excitation": "parallel"}
+_FROZEN: dict[str, Any] = {"classifier": "linear", "tail_start": "none"}
+MODELS: dict[str, dict[str, Any]] = {
+    "sc_xception_convgru_mcam_aff": _SC,
+    "sc_xception_convgru_aff": _SC | {"classifier": "aff"},
+    "sc_xception_convgru": _SC | {"classifier": "mlp"},
+    "xception_convgru": _PLAIN,
+    "xception_lstm": _PLAIN | {"temporal": "lstm", "hidden_channels": 256},
+    "xception_gru": _PLAIN | {"temporal": "gru", "hidden_channels": 256},
+    "tsn_xception": _PLAIN | {"temporal": "mean"},
+    "inception_v3_convgru": _FROZEN | {"backbone": "inception_v3.tf_in1k"},
+    "inception_resnet_v2_convgru": _FROZEN | {"backbone": "inception_resnet_v2"},
+    "mobilenet_convgru_mcam_aff": _SC | {"backbone": "mobilenetv2_100"},
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names `create_model` knows that match a shell pattern, in the order of the table above.
+
+    >>> list_models("xception_*")
+    ['xception_convgru', 'xception_lstm', 'xception_gru']
+    """
+    return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
+
+
+def model_options(name: str, **options: Any) -> ModelOptions:
+    """The options of a named model with some changed. Raises UsageError for an unknown name or option.
+
+    >>> model_options("xception_gru", hidden_channels=64).hidden_channels
+    64
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "there are " + ", ".join(MODELS)
+        raise UsageError(f"model {name!r} is unknown: {hint}")
+    known = [field.name for field in fields(ModelOptions)]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else "there are " + ", ".join(known)
+            raise UsageError(f"model option {option!r} is unknown: {hint}")
+    chosen = replace(ModelOptions(), **(MODELS[name] | options))
+    _check(chosen)
+    return replace(chosen, attention_kernels=tuple(chosen.attention_kernels))
+
+
+def create_model(name: str, num_classes: int, **options: Any) -> ActionRecognizer:
+    """Build a named model; `options` are the fields of `ModelOptions`.
+
+    The model is in training mode with profile `tail`. `create_model(model.name, K, **model.options)` builds the same
+    model again without any weights file; the options are plain JSON. What the weights file lacked is in
+    `model.encoder.report`. Raises UsageError for unknown names and options, KineGRUError where weights cannot be had.
+
+    >>> model = create_model("mobilenet_convgru_mcam_aff", 6, backbone="mobilenetv2_050", hidden_channels=16, width=32)
+    >>> model.options["tail_start"], model.num_classes
+    ('blocks.5', 6)
+    """
+    chosen = model_options(name, **options)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UsageError(f"a model needs at least one class, not {num_classes!r}")
+    encoder = FrameEncoder(
+        chosen.backbone,
+        str(chosen.backbone_weights),
+        chosen.excitation,  # type: ignore[arg-type]
+        chosen.excitation_place,
+        chosen.excitation_rescale,
+        chosen.excitation_reduction,
+        chosen.excitation_relu,
+        chosen.tail_start,
+        chosen.tail_end,
+        chosen.pad_type,
+        keep_statistics=chosen.freeze_tail_bn if isinstance(chosen.freeze_tail_bn, list) else None,
+    )
+    temporal = _temporal(chosen, encoder.out_channels)
+    model = ActionRecognizer(
+        encoder,
+        temporal,
+        _classifier(chosen, temporal.out_channels, num_classes),
+        freeze_statistics=chosen.freeze_tail_bn is not False,
+    )
+    model.name = name
+    model.options = asdict(chosen) | encoder.resolved | {"backbone_weights": "none"}
+    model.options["attention_kernels"] = list(chosen.attention_kernels)
+    if chosen.freeze_tail_bn is True:
+        model.options["freeze_tail_bn"] = list(encoder.keep_statistics)
+    return model
+
+
+def _temporal(chosen: ModelOptions, in_channels: int) -> MapRecurrence | VectorRecurrence | FrameMean:
+    readout, differences = chosen.readout, chosen.differences
+    if chosen.temporal == "mean":
+        return FrameMean(in_channels)
+    if chosen.temporal == "convgru":
+        return MapRecurrence(
+            in_channels,
+            chosen.hidden_channels,
+            chosen.kernel_size,
+            readout,  # type: ignore[arg-type]
+            chosen.variant,  # type: ignore[arg-type]
+            chosen.update_bias_init,
+            differences,
+        )
+    return VectorRecurrence(chosen.temporal, in_channels, chosen.hidden_channels, readout, differences)  # type: ignore[arg-type]
+
+
+def _classifier(chosen: ModelOptions, in_channels: int, num_classes: int) -> LinearClassifier | JoinedClassifier:
+    if chosen.classifier == "linear":
+        return LinearClassifier(in_channels, num_classes, chosen.dropout)
+    return JoinedClassifier(
+        in_channels,
+        num_classes,
+        chosen.classifier,  # type: ignore[arg-type]
+        chosen.width,
+        chosen.dropout,
+        chosen.classifier_on,  # type: ignore[arg-type]
+        chosen.attention_reduction,
+        chosen.attention_kernels,
+        chosen.attention_global,  # type: ignore[arg-type]
+        chosen.aff_scale,
+    )
+
+
+def _check(chosen: ModelOptions) -> None:
+    """The choices that no part checks itself."""
+    if chosen.temporal not in ("convgru", "lstm", "gru", "mean"):
+        raise UsageError(f"temporal model {chosen.temporal!r} is unknown: give convgru, lstm, gru or mean")
+    if chosen.classifier not in ("mcam_aff", "aff", "add", "mlp", "linear"):
+        raise UsageError(f"classifier {chosen.classifier!r} is unknown: give mcam_aff, aff, add, mlp or linear")
+    if chosen.temporal == "mean" and chosen.differences:
+        raise UsageError("temporal model mean takes no differences: their mean is only the last frame minus the first")
+    if not 0 <= chosen.dropout < 1:
+        raise UsageError(f"dropout {chosen.dropout} is not in [0, 1)")
+    for option in ("hidden_channels", "width", "kernel_size", "excitation_reduction", "attention_reduction"):
+        value = getattr(chosen, option)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{option} is {value!r}: give a whole number of at least 1")

@@ -1,0 +1,156 @@
+"""A trained model at work on clips: file or frames in, label and scores out.
+
+Sampling, resize and normalisation come from the model file, so that a clip is seen as it was in training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kinegru.errors import UsageError, VideoError
+from kinegru.models.modelfile import LoadedModel, load_model, resolve
+from kinegru.video.sampling import uniform_indices
+from kinegru.video.transforms import Preprocessing, load_clip
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip: a probability a class.
+
+    >>> prediction = Prediction("a.mp4", ("run", "walk"), np.array([0.25, 0.75]))
+    >>> prediction.label, prediction.score, prediction.top(1)
+    ('walk', 0.75, [('walk', 0.75)])
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    scores: np.ndarray = field(repr=False)  # (K,) float, sums to 1
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.labels[int(self.scores.argmax())]
+
+    @property
+    def score(self) -> float:
+        """Its probability, 0 to 1."""
+        return float(self.scores.max())
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The `k` likeliest classes and their probabilities, best first."""
+        best = np.argsort(-self.scores, kind="stable")[:k]
+        return [(self.labels[i], float(self.scores[i])) for i in best]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: source, label, score, and every class's score."""
+        scores = {label: round(float(score), 6) for label, score in zip(self.labels, self.scores, strict=True)}
+        return {"source": self.source, "label": self.label, "score": round(self.score, 6), "scores": scores}
+
+
+class Recognizer:
+    """A model file in use.
+
+    >>> import kinegru, tempfile
+    >>> from kinegru.models.modelfile import save_model
+    >>> from kinegru.video.synthetic import example_clip
+    >>> model = kinegru.create_model("mobilenet_convgru_mcam_aff", num_classes=2, backbone_weights="none")
+    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save_model(path, model, ["run", "walk"], Preprocessing(frames=4, size=64).to_dict(), {}, {})
+    >>> recognizer = Recognizer.load(path)
+    >>> prediction = recognizer.predict(example_clip())
+    >>> prediction.label in recognizer.labels, 0 <= prediction.score <= 1
+    (True, True)
+    """
+
+    def __init__(self, loaded: LoadedModel, device: str | torch.device = "auto") -> None:
+        self.device = choose_device(device)
+        self.model = loaded.model.to(self.device).eval()
+        self.labels = tuple(loaded.labels)
+        self.preprocessing = Preprocessing.from_dict(loaded.preprocessing)
+        self.provenance = loaded.provenance
+        self.clip_statistics = loaded.clip_statistics
+
+    @classmethod
+    def load(cls, path_or_hub_id: str | os.PathLike[str], device: str | torch.device = "auto") -> Recognizer:
+        """Open a model file, a folder that holds one (a RUN), or a model on a hub. Raises `ModelFileError`."""
+        return cls(load_model(resolve(path_or_hub_id)), device)
+
+    def predict(self, source: str | os.PathLike[str] | np.ndarray) -> Prediction:
+        """Recognise one clip: a video file, or its frames as uint8 (L, H, W, 3) RGB of any length L >= 1.
+
+        Raises `VideoError` where the file cannot be read.
+        """
+        if isinstance(source, np.ndarray):
+            if source.ndim != 4 or source.shape[-1] != 3 or source.dtype != np.uint8 or not len(source):
+                raise UsageError(f"frames must be uint8 (L, H, W, 3), not {source.dtype} {source.shape}")
+            frames = self.preprocessing(source[uniform_indices(len(source), self.preprocessing.frames)])
+            return self._recognise(["frames"], [frames])[0]
+        return self._recognise([os.fspath(source)], [load_clip(source, self.preprocessing)])[0]
+
+    def predict_many(
+        self, sources: Iterable[str | os.PathLike[str]], batch: int = 4, threads: int = 2
+    ) -> Iterator[tuple[str, Prediction | VideoError]]:
+        """Recognise files in their order, decoding ahead; an unreadable file gives its `VideoError` and the rest go on."""
+        waiting: deque = deque()
+        group: list[tuple[str, torch.Tensor | VideoError]] = []
+        with ThreadPoolExecutor(threads) as pool:
+            for source in sources:
+                waiting.append((os.fspath(source), pool.submit(_try_load, source, self.preprocessing)))
+                if len(waiting) >= threads + batch:
+                    group.append(_finished(waiting))
+                if len(group) == batch:
+                    yield from self._group(group)
+                    group = []
+            while waiting:
+                group.append(_finished(waiting))
+                if len(group) == batch or not waiting:
+                    yield from self._group(group)
+                    group = []
+        yield from self._group(group)
+
+    def _group(self, group: list[tuple[str, torch.Tensor | VideoError]]) -> list[tuple[str, Prediction | VideoError]]:
+        good = [(name, frames) for name, frames in group if isinstance(frames, torch.Tensor)]
+        found = iter(self._recognise([name for name, _ in good], [frames for _, frames in good]))
+        return [(name, next(found) if isinstance(got, torch.Tensor) else got) for name, got in group]
+
+    def _recognise(self, names: list[str], clips: list[torch.Tensor]) -> list[Prediction]:
+        if not clips:
+            return []
+        with torch.inference_mode():
+            logits = self.model(torch.stack(clips).to(self.device))  # (n, T, 3, S, S) -> (n, K)
+            scores = logits.float().softmax(dim=1).double().cpu().numpy()
+        return [Prediction(name, self.labels, row) for name, row in zip(names, scores, strict=True)]
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is a GPU where there is one, else the CPU.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _try_load(source: str | Path, preprocessing: Preprocessing) -> torch.Tensor | VideoError:
+    try:
+        return load_clip(source, preprocessing)
+    except VideoError as error:
+        return error
+
+
+def _finished(waiting: deque) -> tuple[str, torch.Tensor | VideoError]:
+    name, future = waiting.popleft()
+    return name, future.result()

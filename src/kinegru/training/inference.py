@@ -1,0 +1,86 @@
+"""A model over a data set: class scores of every readable clip, with one process or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kinegru.data.dataset import Batch, ClipDataset, collate
+from kinegru.data.feature_cache import CachedDataset
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the readable clips, in the order of the data set."""
+
+    indices: np.ndarray  # (n,) positions in the data set
+    targets: np.ndarray  # (n,) class indices, -1 where unknown
+    probabilities: np.ndarray  # (n, K) float64, rows sum to 1
+    errors: dict[int, str]  # unreadable clips and why
+
+    def mean_loss(self) -> float:
+        """Cross-entropy in nats a clip."""
+        chosen = self.probabilities[np.arange(len(self.targets)), self.targets]
+        return float(-np.log(chosen.clip(1e-12)).mean())
+
+    def top(self, k: int) -> float:
+        """Share of clips whose class is among the k best, 0 to 1."""
+        best = np.argsort(-self.probabilities, axis=1)[:, :k]
+        return float((best == self.targets[:, None]).any(axis=1).mean())
+
+
+def score_clips(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    dataset: ClipDataset | CachedDataset,
+    accelerator: Accelerator,
+    batch: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Softmax of `model`'s logits for view 0 of every clip. `model` is used as it is: put it in eval mode before."""
+    mine = list(range(len(dataset)))[accelerator.process_index :: accelerator.num_processes]
+    loader: DataLoader[Batch] = DataLoader(
+        dataset,
+        batch_sampler=[mine[start : start + batch] for start in range(0, len(mine), batch)],
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
+    )
+    rows: list[tuple[int, int, np.ndarray]] = []
+    errors: list[tuple[int, str]] = []
+    with torch.inference_mode(), accelerator.autocast():
+        for decoded in loader:
+            errors += decoded.errors.items()
+            if decoded.inputs is not None:
+                logits = model(decoded.inputs.to(accelerator.device))  # (n, K)
+                probabilities = logits.double().softmax(dim=1).cpu().numpy()
+                rows += zip(decoded.indices, decoded.targets.tolist(), probabilities, strict=True)
+            if progress is not None:
+                progress(len(rows) + len(errors), len(mine))
+    rows = sorted(gather_object(rows), key=lambda row: row[0])
+    return Scores(
+        indices=np.array([index for index, _, _ in rows], dtype=np.int64),
+        targets=np.array([target for _, target, _ in rows], dtype=np.int64),
+        probabilities=np.array([p for _, _, p in rows], dtype=np.float64),
+        errors=dict(gather_object(errors)),
+    )
+
+
+class FromStart(nn.Module):
+    """A recogniser as a function of what a data set gives: frames, or cached maps of its frozen part."""
+
+    def __init__(self, recognizer: nn.Module, cached: bool) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+        self.cached = cached
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs (n, T, ...) -> logits (n, K)."""
+        return self.recognizer.from_cache(inputs) if self.cached else self.recognizer(inputs)  # type: ignore[operator]

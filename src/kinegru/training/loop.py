@@ -1,0 +1,342 @@
+"""The training loop: epochs, steps, micro-batches; what it promises is listed here.
+
+* The course of a run depends on its settings and seed alone: order, views and dropout are the same after a resume, and
+  (dropout aside) with one process or several.
+* A loss is a mean over the clips of the whole batch, however it is cut into micro-batches and processes.
+* The trained part never sees the test clips; the best epoch is chosen on validation clips.
+* Ctrl-C and SIGTERM save a checkpoint at the next step and say how to go on; a kill loses `checkpoint_minutes` at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from kinegru.data.dataset import Batch, ClipDataset, collate
+from kinegru.data.feature_cache import CachedDataset
+from kinegru.errors import DataError, KineGRUError, UsageError
+from kinegru.training.batches import Step, plan_epoch
+from kinegru.training.checkpoint import Checkpoint, Progress
+from kinegru.training.history import Epoch, TensorBoard, write_history
+from kinegru.training.inference import FromStart, Scores, score_clips
+from kinegru.training.settings import TrainSettings
+from kinegru.training.sync_norm import synchronise_batch_norms
+
+Tracker = Callable[[int, int, str], None]  # steps done, steps in all, what is going on
+
+
+class Interrupted(KineGRUError):
+    """The run was asked to stop and has saved its state."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of a run; the recogniser itself holds the chosen weights."""
+
+    history: list[Epoch]
+    best_epoch: int
+    bad_clips: dict[str, str]
+
+
+def fit(
+    recognizer: nn.Module,
+    train: ClipDataset | CachedDataset,
+    validation: ClipDataset | CachedDataset | None,
+    settings: TrainSettings,
+    run: Path,
+    accelerator: Accelerator,
+    *,
+    resume: bool = False,
+    bad_clips: dict[str, str] | None = None,
+    track: Tracker | None = None,
+) -> FitResult:
+    """Train `recognizer` (an `ActionRecognizer` whose profile is set) and leave the best epoch's weights in it.
+
+    A `CachedDataset` gives maps of the frozen part, a `ClipDataset` frames. `run` receives `history.csv` and
+    `checkpoint/`. Raises `DataError` for too many unreadable clips or a non-finite loss, `Interrupted` after Ctrl-C.
+    """
+    return _Fit(recognizer, train, validation, settings, run, accelerator, bad_clips or {}, track).run(resume)
+
+
+class _Fit:
+    def __init__(self, recognizer, train, validation, settings, run, accelerator, bad_clips, track) -> None:  # noqa: ANN001
+        self.settings, self.folder, self.accelerator, self.track = settings, run, accelerator, track
+        self.train, self.validation, self.recognizer = train, validation, recognizer
+        world = accelerator.num_processes
+        if len(train) < world or settings.batch < 2 * world:
+            raise UsageError(f"{len(train)} clips in batches of {settings.batch} are too few for {world} processes")
+        if world > 1:
+            synchronise_batch_norms(recognizer, accelerator.device)
+        model = FromStart(recognizer, cached=isinstance(train, CachedDataset)).to(accelerator.device)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer_class = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
+        optimizer = optimizer_class(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.parameters = parameters
+        self.average = None
+        if settings.ema:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+            accelerator.register_for_checkpointing(self.average)
+        self.progress = Progress(bad_clips=dict(bad_clips))
+        self.checkpoint = Checkpoint(run / "checkpoint", accelerator, self.progress)
+        board = settings.tensorboard and accelerator.is_main_process
+        self.tensorboard = TensorBoard(run / "tensorboard") if board else None
+        self.steps_an_epoch = len(self._plan(0))
+        self.saved_at = time.monotonic()
+
+    def run(self, resume: bool) -> FitResult:
+        if resume and self.checkpoint.exists():
+            self.checkpoint.load()
+        else:
+            self.checkpoint.remove()
+        with _stop_requests() as stop:
+            while self.progress.epoch < self.settings.epochs and not self._patience_is_over():
+                self._one_epoch(stop)
+        self._save(force=True)
+        if self.progress.best_weights:
+            self.recognizer.load_state_dict(self.progress.best_weights, strict=False)
+        return FitResult(self.progress.history, self.progress.best_epoch, self.progress.bad_clips)
+
+    # -- one epoch ------------------------------------------------------------------------------------------------
+
+    def _plan(self, epoch: int) -> list[Step]:
+        s, a = self.settings, self.accelerator
+        return plan_epoch(
+            len(self.train), s.batch, epoch=epoch, seed=s.seed, views=s.views, augmented=s.augment,
+            micro_batch=s.micro_batch, rank=a.process_index, world=a.num_processes,
+        )  # fmt: skip
+
+    def _one_epoch(self, stop: threading.Event) -> None:
+        progress, began = self.progress, time.monotonic()
+        before = progress.seconds
+        steps = self._plan(progress.epoch)[progress.step :]
+        batches = self._load(steps)
+        self.model.train()
+        for step in steps:
+            self._one_step(step, batches)
+            progress.step += 1
+            progress.seconds = before + time.monotonic() - began
+            self._report(f"epoch {progress.epoch + 1}/{self.settings.epochs}{self._latest()}")
+            if self._anyone(stop.is_set()):
+                self._save(force=True)
+                raise Interrupted(f"stopped; the state is saved in {self.checkpoint.folder}")
+            if progress.step < self.steps_an_epoch:
+                self._save()
+        self._end_epoch(before, began)
+
+    def _load(self, steps: list[Step]) -> Iterator[Batch]:
+        loader: DataLoader[Batch] = DataLoader(
+            self.train,
+            batch_sampler=[micro for step in steps for micro in step.micro_batches],
+            num_workers=_workers(self.train, self.settings),
+            collate_fn=collate,
+            generator=torch.Generator(),  # its own, so that opening a loader does not move the seed of dropout
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        return iter(loader)
+
+    def _one_step(self, step: Step, batches: Iterator[Batch]) -> None:
+        s, device = self.settings, self.accelerator.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * self._rate()
+        for number, micro in enumerate(step.micro_batches):
+            batch = next(batches)
+            self._note_bad(batch)
+            last = number == len(step.micro_batches) - 1
+            if batch.inputs is None:
+                if not last:
+                    continue
+                batch = self._blank(batch)
+            inputs, targets = batch.inputs.to(device, non_blocking=True), batch.targets.to(device)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    logits = self.model(inputs)  # (n, K)
+                losses = F.cross_entropy(
+                    logits.float(), targets, reduction="sum", label_smoothing=s.label_smoothing, ignore_index=-1
+                )
+                self._require_finite(losses, batch)
+                # DDP averages gradients over processes: times their number gives the mean over the whole batch
+                self.accelerator.backward(losses * self.accelerator.num_processes / step.clips)
+            self._count(logits.detach(), targets, losses.detach())
+        if s.clip_norm:
+            self.accelerator.clip_grad_norm_(self.parameters, s.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+
+    def _end_epoch(self, before: float, began: float) -> None:
+        progress, s = self.progress, self.settings
+        totals = torch.tensor([progress.sums[name] for name in ("loss", "top1", "top5", "clips")], dtype=torch.float64)
+        if self.accelerator.device.type == "mps":  # has no float64
+            totals = totals.float()
+        loss, top1, top5, clips = self.accelerator.reduce(totals.to(self.accelerator.device), "sum").tolist()
+        scores = self._validate()
+        row = Epoch(
+            epoch=progress.epoch + 1,
+            train_loss=loss / max(clips, 1),
+            train_top1=top1 / max(clips, 1),
+            train_top5=top5 / max(clips, 1),
+            val_loss=scores.mean_loss() if scores else None,
+            val_top1=scores.top(1) if scores else None,
+            val_top5=scores.top(5) if scores else None,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds=before + time.monotonic() - began,
+        )
+        progress.history.append(row)
+        value = _goodness(row, s.select)
+        if value is None or not progress.best_value or value > progress.best_value:
+            progress.best_epoch, progress.best_value = row.epoch, value or ()
+            progress.best_weights = self._weights()
+        progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
+        progress.sums = Progress().sums
+        if self.accelerator.is_main_process:
+            write_history(self.folder / "history.csv", progress.history)
+            if self.tensorboard is not None:
+                self.tensorboard.write(row)
+        self._save()
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _rate(self) -> float:
+        """Factor of the learning rate at this step."""
+        done = self.progress.epoch + self.progress.step / self.steps_an_epoch  # in epochs
+        s = self.settings
+        if done < s.warmup_epochs:
+            return (done + 1 / self.steps_an_epoch) / s.warmup_epochs
+        if s.schedule == "constant":
+            return 1.0
+        part = (done - s.warmup_epochs) / max(1e-9, s.epochs - s.warmup_epochs)
+        return 0.5 * (1 + math.cos(math.pi * part))
+
+    def _evaluated(self) -> FromStart:
+        return self.average.module if self.average is not None else self.accelerator.unwrap_model(self.model)
+
+    def _validate(self) -> Scores | None:
+        if self.validation is None or not len(self.validation):
+            return None
+        model = self._evaluated().eval()
+        size = self.settings.micro_batch or self.settings.batch
+        workers = _workers(self.validation, self.settings)
+        scores = score_clips(model, self.validation, self.accelerator, size, workers)
+        for index, reason in scores.errors.items():
+            self.progress.bad_clips[str(self.validation.clips[index].path)] = reason
+        if not len(scores.indices):
+            raise DataError("no validation clip could be read: see `kinegru check`")
+        return scores
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Everything that training changes, on the CPU: weights with gradients and moving statistics."""
+        recognizer = self._evaluated().recognizer
+        trained = {name for name, p in self.recognizer.named_parameters() if p.requires_grad}
+        buffers = {name for name, _ in recognizer.named_buffers()}
+        state = recognizer.state_dict()
+        return {name: t.detach().cpu().clone() for name, t in state.items() if name in trained or name in buffers}
+
+    def _count(self, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor) -> None:
+        known = targets >= 0
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (n, 5)
+        hits = best == targets[:, None]
+        sums = self.progress.sums
+        sums["loss"] += float(losses)
+        sums["top1"] += int(hits[:, 0].sum())
+        sums["top5"] += int(hits.sum())
+        sums["clips"] += int(known.sum())
+
+    def _note_bad(self, batch: Batch) -> None:
+        bad = self.progress.bad_clips
+        bad.update({str(self.train.clips[index].path): reason for index, reason in batch.errors.items()})
+        require_few_bad(bad, len(self.train), self.settings.max_bad_clips)
+
+    def _blank(self, batch: Batch) -> Batch:
+        """A clip of zeros without a class: every process has to take part in every step."""
+        p = self.train.preprocessing
+        return Batch(torch.zeros(1, p.frames, 3, p.size, p.size), torch.tensor([-1]), [], batch.errors)
+
+    def _require_finite(self, losses: torch.Tensor, batch: Batch) -> None:
+        if not torch.isfinite(losses):
+            names = ", ".join(str(self.train.clips[index].path) for index in batch.indices)
+            where = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}"
+            raise DataError(f"the loss is {losses.item()} in {where}; lower --learning-rate or look at: {names}")
+
+    def _patience_is_over(self) -> bool:
+        p, patience = self.progress, self.settings.patience
+        return bool(patience and p.best_epoch and p.epoch - p.best_epoch >= patience)
+
+    def _anyone(self, flag: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum"))
+
+    def _save(self, force: bool = False) -> None:
+        due = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
+        if force or self._anyone(due):
+            self.checkpoint.save()
+            self.saved_at = time.monotonic()
+
+    def _latest(self) -> str:
+        if not self.progress.history:
+            return ""
+        row = self.progress.history[-1]
+        held = "" if row.val_top1 is None else f" val {row.val_top1:.1%}"
+        return f" · loss {row.train_loss:.3f} top-1 {row.train_top1:.1%}{held}"
+
+    def _report(self, text: str) -> None:
+        if self.track is not None and self.accelerator.is_main_process:
+            done = self.progress.epoch * self.steps_an_epoch + self.progress.step
+            self.track(done, self.settings.epochs * self.steps_an_epoch, text)
+
+
+def _workers(dataset: ClipDataset | CachedDataset, settings: TrainSettings) -> int:
+    """Decoding takes processes; reading cached maps does not."""
+    return 0 if isinstance(dataset, CachedDataset) else settings.decoders
+
+
+def require_few_bad(bad: dict[str, str], clips: int, share: float) -> None:
+    """Raise `DataError` where more than `share` of `clips` cannot be read; the line names the first."""
+    if len(bad) > share * clips:
+        name, reason = next(iter(bad.items()))
+        raise DataError(
+            f"{len(bad)} of {clips} clips cannot be read, more than --max-bad-clips {share:g} allows; "
+            f"the first: {reason if name in reason else f'{name}: {reason}'}; `kinegru check` lists all"
+        )
+
+
+def _goodness(row: Epoch, select: str) -> tuple[float, ...] | None:
+    """Larger is better; None where there are no validation clips, so that the last epoch is kept."""
+    if row.val_loss is None or row.val_top1 is None:
+        return None
+    return (row.val_top1, -row.val_loss) if select == "top1" else (-row.val_loss, row.val_top1)
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,76 @@
+"""Batch norm over the clips of all processes, also on a CPU.
+
+`torch.nn.SyncBatchNorm` runs on GPUs only. With two CPU processes, half a batch each, ordinary batch norm would see
+other statistics than one process does, and another model would come out. The sums here are reduced with gradients, so
+the result is that of the whole batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before timm)
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+
+from kinegru.models.fusion import BatchNorm
+
+
+class ProcessWideBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` whose training statistics are those of every process together. Input (N, C, h, w)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return normalise(self, x)
+
+
+class ProcessWideBatchNormAct2d(BatchNormAct2d):
+    """The same for timm's batch norm with an activation behind it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(normalise(self, x)))
+
+
+def normalise(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    """Batch norm of `x` (N, C, h, w), with the statistics of all processes while training."""
+    if not norm.training or not dist.is_initialized() or dist.get_world_size() == 1:
+        return nn.BatchNorm2d.forward(norm, x)
+    count = x.new_full((1,), x.numel() / x.shape[1])
+    first = all_reduce(torch.cat([x.sum(dim=(0, 2, 3)), count]))  # (C + 1,)
+    total = first[-1].detach()
+    mean = first[:-1] / total
+    centred = x - mean[:, None, None]
+    variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / total
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        with torch.no_grad():
+            momentum = norm.momentum or 0.0
+            norm.running_mean.lerp_(mean, momentum)
+            norm.running_var.lerp_(variance * total / (total - 1).clamp_min(1), momentum)
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    y = centred * scale[:, None, None]
+    return y if norm.bias is None else y + norm.bias[:, None, None]
+
+
+PROCESS_WIDE: dict[type, type] = {
+    nn.BatchNorm2d: ProcessWideBatchNorm2d,
+    BatchNorm: ProcessWideBatchNorm2d,
+    BatchNormAct2d: ProcessWideBatchNormAct2d,
+}
+
+
+def synchronise_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """Make the batch norms of `module` span all processes: torch's own on a GPU, ours elsewhere. Changes in place.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    >>> synchronise_batch_norms(net, torch.device("cpu"))[1].__class__.__name__
+    'ProcessWideBatchNorm2d'
+    """
+    if device.type == "cuda":
+        return convert_sync_batchnorm(module)
+    for child in module.modules():
+        child.__class__ = PROCESS_WIDE.get(type(child), type(child))
+    return module

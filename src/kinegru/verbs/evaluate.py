@@ -1,0 +1,165 @@
+"""`kinegru evaluate MODEL DATA`: a model on labelled clips, with the count of those it was trained on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kinegru.console import progress_bar, say
+from kinegru.data.catalog import Catalog, Clip, load_catalog
+from kinegru.data.splits import make_split
+from kinegru.errors import DataError, UsageError, VideoError
+from kinegru.evaluation.context import RunContext
+from kinegru.evaluation.metrics import compute_metrics
+from kinegru.evaluation.predictions import Predictions
+from kinegru.files import atomic_write
+from kinegru.recognition.recognizer import Recognizer
+from kinegru.verbs.reporting import versions, write_run_report
+from kinegru.verbs.run import fingerprint
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What `evaluate` measured; `exit_status` is 1 where clips could not be read."""
+
+    out: Path
+    metrics: dict[str, Any]
+    trained_on: int  # evaluated clips that the model was trained on
+    siblings: int  # evaluated clips with a sibling in training
+    bad_clips: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """0 only if every clip was evaluated."""
+        return 1 if self.bad_clips else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"out": str(self.out), "report": str(self.out / "report.html")}
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    out: str | None = None,
+    split: str | None = None,
+    group_pattern: str | None = None,
+    lists: str | None = None,
+    seed: int | None = None,
+    batch: int = 4,
+    device: str = "auto",
+) -> Evaluated:
+    """Recognise labelled clips and write predictions, measures with intervals, figures and a report.
+
+    Without a split all clips of DATA are evaluated; the number of them, and of their siblings, that the model was
+    trained on is printed and stands in the report.
+
+    Args:
+        model: Model file, RUN folder, or hub id.
+        data: Folder of class folders, CSV with path,label[,group,split], UCF101 or HMDB51 root.
+        out: Folder for the results; by default `evaluation` beside the model file.
+        split: Evaluate only the test clips of this split; `model` is the split the model was trained with.
+        group_pattern: Regular expression whose first group, found in a clip's path, is its group.
+        lists: Folder of the official split lists, where it is not beside the clips.
+        seed: Seed of the split; by default the model's.
+        batch: Clips at a time.
+        device: auto, cpu, cuda or mps.
+    """
+    began = time.monotonic()
+    recognizer = Recognizer.load(model, device)
+    catalog = load_catalog(data, group_pattern, lists)
+    known = recognizer.provenance
+    if split == "model":
+        split = known.get("split") or None
+        if split is None:
+            raise UsageError(f"{model}: does not say which split it was trained with; name one with --split")
+    clips: Sequence[Clip] = catalog.clips
+    if split is not None:
+        clips = make_split(catalog, split, known.get("seed", 0) if seed is None else seed).test
+    strange = sorted({clip.label for clip in clips} - set(recognizer.labels))
+    if strange:
+        raise DataError(f"{data}: classes the model does not know: {', '.join(strange[:8])}")
+    predictions, bad = _recognise(recognizer, catalog, clips, batch)
+    seen, siblings = _overlap(catalog, clips, known.get("trained_on", {}))
+    if seen:
+        say(f"warning: {seen} of these {len(clips)} clips were in the training set: the result says nothing about new clips")
+    folder = Path(out) if out else _beside(model)
+    context = RunContext(
+        data=str(catalog.describe()["name"]),
+        date=time.strftime("%Y-%m-%d %H:%M"),
+        notes=(f"{seen} of {len(clips)} evaluated clips were in the training set",) if seen else (),
+        split=split or "all clips",
+        siblings=siblings,
+        train_clips=known.get("clips", {}).get("train"),
+        model=recognizer.model.name,
+        parameters=sum(p.numel() for p in recognizer.model.parameters()),
+        preprocessing=recognizer.preprocessing.to_dict(),
+        settings=known.get("settings", {}),
+        seconds=time.monotonic() - began,
+        seed=known.get("seed"),
+        versions=versions(),
+        bad_clips=bad,
+    )
+    predictions.write(folder / "predictions.csv")
+    metrics = compute_metrics(predictions).to_dict()
+    write_run_report(folder, predictions, context, catalog, None)
+    result = Evaluated(folder, metrics, seen, siblings, bad)
+    with atomic_write(folder / "metrics.json") as file:
+        json.dump(result.to_dict(), file, ensure_ascii=False, indent=1)
+    return result
+
+
+def show(result: Evaluated) -> None:
+    """Print the outcome for people."""
+    m = result.metrics
+    low, high = m["wilson"]["low"], m["wilson"]["high"]
+    print(f"top-1 {m['top1']:.1%} ({m['right']} of {m['clips']} clips, 95 % interval {low:.1%} to {high:.1%})")
+    print(f"mean class accuracy {m['mean_class_accuracy']:.1%}, calibration error {m['calibration_error']:.1%}")
+    print(f"{result.siblings} clips have a sibling in training, {result.trained_on} were in training themselves")
+    print(f"report: {result.out / 'report.html'}")
+
+
+def _recognise(
+    recognizer: Recognizer, catalog: Catalog, clips: Sequence[Clip], batch: int
+) -> tuple[Predictions, dict[str, str]]:
+    good, scores, bad = [], [], {}
+    with progress_bar("evaluating") as track:
+        outcomes = recognizer.predict_many((clip.path for clip in clips), batch)
+        for number, (clip, (_, outcome)) in enumerate(zip(clips, outcomes, strict=True), start=1):
+            if isinstance(outcome, VideoError):
+                bad[catalog.name(clip)] = str(outcome)
+                say(f"kinegru evaluate: {outcome}")
+            else:
+                good.append(clip)
+                scores.append(outcome.scores)
+            track(number, len(clips))
+    if not good:
+        raise DataError(f"{catalog.root}: none of the {len(clips)} clips could be read: see `kinegru check`")
+    table = Predictions(
+        classes=list(recognizer.labels),
+        clips=[catalog.name(clip) for clip in good],
+        labels=[clip.label for clip in good],
+        groups=[clip.group for clip in good],
+        scores=scores,  # type: ignore[arg-type]
+    )
+    return table, bad
+
+
+def _overlap(catalog: Catalog, clips: Sequence[Clip], trained_on: dict[str, list[str]]) -> tuple[int, int]:
+    """How many clips the model was trained on, and how many have a sibling among those."""
+    names, groups = set(trained_on.get("clips", ())), set(trained_on.get("groups", ()))
+    seen = sum(fingerprint(catalog.name(clip)) in names for clip in clips)
+    siblings = sum(clip.group is not None and fingerprint(clip.group) in groups for clip in clips)
+    return seen, siblings
+
+
+def _beside(model: str) -> Path:
+    path = Path(model)
+    if path.is_dir():
+        return path / "evaluation"
+    return path.parent / "evaluation" if path.is_file() else Path("evaluation")

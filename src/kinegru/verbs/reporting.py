@@ -1,0 +1,46 @@
+"""The report of a run, with thumbnails of the clips it names; `evaluation` itself opens no video."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+
+import kinegru
+from kinegru.data.catalog import Catalog
+from kinegru.errors import VideoError
+from kinegru.evaluation.context import RunContext
+from kinegru.evaluation.predictions import Predictions
+from kinegru.evaluation.report import write_report
+from kinegru.video.reader import read_clip
+
+
+def write_run_report(
+    run: Path, predictions: Predictions, context: RunContext, catalog: Catalog, history: Path | None
+) -> Path:
+    """Write `report.html` and `figures/` to `run`; gives the report's path."""
+    paths = {catalog.name(clip): clip.path for clip in catalog.clips}
+
+    def thumbnails(name: str) -> list[np.ndarray]:
+        try:
+            return list(read_clip(paths[name], 4)[0])
+        except (KeyError, VideoError):
+            return []
+
+    return write_report(run, predictions, history, context, thumbnails)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    import av
+    import timm
+    import torch
+
+    return {
+        "kinegru": kinegru.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "av": av.__version__,
+    }

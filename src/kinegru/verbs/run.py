@@ -1,0 +1,372 @@
+"""One training run over one split: clips -> features -> training -> test -> files of the RUN folder.
+
+`metrics.json` is written last: a folder that holds it is a finished run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
+
+from kinegru.console import duration, progress_bar, say
+from kinegru.data.catalog import Catalog, Clip
+from kinegru.data.dataset import ClipDataset
+from kinegru.data.feature_cache import CachedDataset
+from kinegru.data.splits import Split, count_siblings, hold_out
+from kinegru.errors import DataError, KineGRUError, UsageError, VideoError
+from kinegru.evaluation.context import RunContext
+from kinegru.evaluation.metrics import compute_metrics
+from kinegru.evaluation.predictions import Predictions
+from kinegru.files import atomic_write
+from kinegru.models.modelfile import save_model
+from kinegru.models.zoo import create_model
+from kinegru.training.features import default_cache_folder, fill_cache
+from kinegru.training.inference import FromStart, Scores, score_clips
+from kinegru.training.loop import FitResult, Interrupted, fit, require_few_bad
+from kinegru.training.settings import TrainSettings
+from kinegru.verbs.reporting import versions, write_run_report
+from kinegru.video.reader import probe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    run: Path
+    split: str
+    siblings: int  # test clips with a sibling in training
+    metrics: dict[str, Any]
+    bad_clips: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `metrics.json` holds the same."""
+        return {
+            "run": str(self.run),
+            "split": self.split,
+            "siblings": self.siblings,
+            "metrics": self.metrics,
+            "bad_clips": self.bad_clips,
+        }
+
+
+def finished_run(folder: Path) -> RunResult | None:
+    """The result of a run that came to its end, None where it did not."""
+    if not (folder / "metrics.json").exists():
+        return None
+    stored = _stored(folder)
+    return RunResult(folder, stored["split"], stored["siblings"], stored["metrics"], stored["bad_clips"])
+
+
+def train_split(
+    catalog: Catalog, split: Split, settings: TrainSettings, run: Path, command: str, resume: bool = False
+) -> RunResult:
+    """Train on `split.train`, choose on validation clips, test once on `split.test`, write everything to `run`."""
+    began = time.monotonic()
+    accelerator = make_accelerator(settings)
+    tell = say if accelerator.is_main_process else lambda message: None
+    train_clips, validation_clips = _validation(split, settings)
+    for note in split.notes:
+        tell(f"note: {note}")
+    tell(
+        f"{split.name}: {len(train_clips)} clips to train on, {len(validation_clips)} to choose on, {len(split.test)} to "
+        f"test on; {split.siblings} test clips have a sibling in training"
+    )
+    torch.manual_seed(settings.seed)
+    model = create_model(
+        settings.model, len(catalog.labels), backbone_weights=settings.backbone_weights, **settings.options
+    )
+    model.set_profile(settings.profile)
+    torch.manual_seed(settings.seed + 1_000_003 * accelerator.process_index)  # dropout differs between processes
+    preprocessing = settings.preprocessing(model.preprocessing_defaults)
+    parts = {
+        name: ClipDataset(clips, catalog.labels, preprocessing, settings.augmentation() if name == "train" else None)
+        for name, clips in (("train", train_clips), ("validation", validation_clips), ("test", split.test))
+    }
+    datasets, bad = _cached(model, parts, settings, accelerator, tell)
+    fitted = _fit(model, datasets, settings, run, accelerator, bad, resume)
+    scores = _test(model, datasets["test"], settings, accelerator)
+    bad = fitted.bad_clips | {str(datasets["test"].clips[i].path): why for i, why in scores.errors.items()} | bad
+    predictions = _predictions(catalog, datasets["test"].clips, scores, split.name)
+    bad_clips = {_short(catalog, name): why for name, why in bad.items()}
+    context = RunContext(
+        data=str(catalog.describe()["name"]),
+        command=command,
+        date=time.strftime("%Y-%m-%d %H:%M"),
+        notes=(*catalog.notes, *split.notes),
+        split=split.name,
+        siblings=count_siblings((*train_clips, *validation_clips), datasets["test"].clips),
+        train_clips=len(train_clips),
+        validation_clips=len(validation_clips),
+        train_groups=_groups(train_clips),
+        validation_groups=_groups(validation_clips),
+        test_groups=_groups(split.test),
+        selection=f"best validation {settings.select}" if validation_clips else "last epoch",
+        model=settings.model,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        weights=Path(settings.backbone_weights).name,
+        model_options=settings.options,
+        preprocessing=preprocessing.to_dict(),
+        profile=settings.profile,
+        epochs=len(fitted.history),
+        best_epoch=fitted.best_epoch,
+        seed=settings.seed,
+        seconds=time.monotonic() - began,
+        settings=_portable(settings),
+        versions=versions(),
+        machine=describe_machine(accelerator),
+        bad_clips=bad_clips,
+    )
+    metrics = compute_metrics(predictions, seed=settings.seed).to_dict()
+    result = RunResult(run, split.name, context.siblings or 0, metrics, bad_clips)
+    if accelerator.is_main_process:
+        predictions.write(run / "predictions.csv")
+        provenance = _provenance(catalog, context, settings, (*train_clips, *validation_clips), metrics)
+        save_model(
+            run / "model.safetensors", model.cpu(), catalog.labels, preprocessing.to_dict(), provenance,
+            clip_statistics(train_clips),
+        )  # fmt: skip
+        write_run_report(run, predictions, context, catalog, run / "history.csv")
+        _finish(result, context)
+        _say_bad(bad_clips)
+        tell(f"trained and tested in {duration(context.seconds or 0)}")
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    return result
+
+
+def pool_runs(
+    catalog: Catalog, results: Sequence[RunResult], settings: TrainSettings, run: Path, split: str, command: str
+) -> dict[str, Any]:
+    """The tests of all folds as one table, with one report; returns its measures."""
+    predictions = Predictions.concatenate([Predictions.read(result.run / "predictions.csv") for result in results])
+    contexts = [_stored(result.run)["context"] for result in results]
+    bad_clips = {name: why for result in results for name, why in result.bad_clips.items()}
+
+    def mean(name: str) -> int:
+        return round(statistics.mean(context[name] or 0 for context in contexts))
+
+    context = dataclasses.replace(
+        RunContext.of(contexts[0]),
+        command=command,
+        date=time.strftime("%Y-%m-%d %H:%M"),
+        notes=(*catalog.notes, f"{len(results)} models, one a fold; sizes of training and validation are means"),
+        split=split,
+        siblings=sum(result.siblings for result in results),
+        train_clips=mean("train_clips"),
+        validation_clips=mean("validation_clips"),
+        train_groups=mean("train_groups"),
+        validation_groups=mean("validation_groups"),
+        test_groups=None,
+        epochs=mean("epochs"),
+        best_epoch=None,
+        seconds=sum(context["seconds"] or 0 for context in contexts),
+        bad_clips=bad_clips,
+    )
+    metrics = compute_metrics(predictions, seed=settings.seed).to_dict()
+    predictions.write(run / "predictions.csv")
+    write_run_report(run, predictions, context, catalog, None)
+    _finish(RunResult(run, split, context.siblings or 0, metrics, bad_clips), context)
+    return metrics
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """accelerate, on the asked device and in the precision that the device has."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: no CUDA device is to be seen here")
+    cpu = settings.device == "cpu"
+    precision: str = settings.precision
+    if precision == "auto":
+        cuda = torch.cuda.is_available() and not cpu
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "no"
+    return Accelerator(cpu=cpu, mixed_precision=precision)
+
+
+def on_main_process(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in one process and give its result, or its error, to all."""
+    state = PartialState()
+    outcome: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            outcome[0] = function(*arguments)
+        except KineGRUError as error:
+            outcome[1] = error
+    if state.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def clip_statistics(clips: Sequence[Clip], most: int = 500, threads: int = 8) -> dict[str, Any]:
+    """Median length (frames), rate (frames a second) and duration (s) of up to `most` clips, evenly chosen."""
+    chosen = clips[:: max(1, len(clips) // most)]
+    with ThreadPoolExecutor(threads) as pool:
+        infos = [info for info in pool.map(_try_probe, (clip.path for clip in chosen)) if info is not None]
+    if not infos:
+        return {}
+    known = [info.fps for info in infos if info.fps]
+    return {
+        "clips": len(infos),
+        "median_frames": statistics.median(info.frames for info in infos),
+        "median_fps": statistics.median(known) if known else None,
+        "median_seconds": statistics.median(info.duration for info in infos if info.fps) if known else None,
+    }
+
+
+def fingerprint(text: str) -> str:
+    """Eight hex digits for a clip's or group's name, so that a model file knows what it was trained on without names."""
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+# -- steps --------------------------------------------------------------------------------------------------------
+
+
+def _validation(split: Split, settings: TrainSettings) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    if split.validation:
+        return split.train, split.validation
+    if not settings.validation:
+        return split.train, ()
+    return hold_out(split.train, settings.validation, settings.seed)
+
+
+def _cached(
+    model: Any, parts: dict[str, ClipDataset], settings: TrainSettings, accelerator: Accelerator, tell: Callable
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data sets behind the feature cache where that is possible, and the clips that cannot be read."""
+    fixed_views = settings.views > 0 or not settings.augment
+    if settings.cache == "off" or model.cache_stage is None or not fixed_views:
+        return dict(parts), {}
+    folder = default_cache_folder() if settings.cache == "auto" else Path(settings.cache)
+    cached: dict[str, CachedDataset] = {}
+    bad: dict[str, str] = {}
+    for name, dataset in parts.items():
+        views = list(range(1, settings.views + 1)) if name == "train" and settings.augment else [0]
+        with progress_bar(f"features, {name}", quiet=not accelerator.is_main_process) as track:
+            cached[name], errors = fill_cache(
+                model, dataset, views, folder, accelerator, precision=settings.cache_precision,
+                workers=settings.decoders, say=tell, track=track,
+            )  # fmt: skip
+        unreadable = {str(dataset.clips[index].path): why for index, why in errors.items()}
+        require_few_bad(unreadable, len(dataset), settings.max_bad_clips)
+        bad |= unreadable
+    return dict(cached), bad
+
+
+def _fit(
+    model: Any, datasets: dict[str, Any], settings: TrainSettings, run: Path, accelerator: Accelerator,
+    bad: dict[str, str], resume: bool,
+) -> FitResult:  # fmt: skip
+    if not len(datasets["train"]):
+        raise DataError("no training clip could be read: see `kinegru check`")
+    with progress_bar("training", quiet=not accelerator.is_main_process) as track:
+        try:
+            return fit(
+                model, datasets["train"], datasets["validation"], settings, run, accelerator,
+                resume=resume, bad_clips=bad, track=track,
+            )  # fmt: skip
+        except Interrupted as stop:
+            raise Interrupted(f"{stop}; the same command with --resume goes on from there") from None
+
+
+def _test(model: Any, dataset: Any, settings: TrainSettings, accelerator: Accelerator) -> Scores:
+    function = FromStart(model, cached=isinstance(dataset, CachedDataset)).to(accelerator.device).eval()
+    workers = 0 if isinstance(dataset, CachedDataset) else settings.decoders
+    with progress_bar("testing", quiet=not accelerator.is_main_process) as track:
+        scores = score_clips(function, dataset, accelerator, settings.micro_batch or 8, workers, track)
+    if not len(scores.indices):
+        raise DataError("no test clip could be read: see `kinegru check`")
+    return scores
+
+
+def _predictions(catalog: Catalog, clips: Sequence[Clip], scores: Scores, fold: str) -> Predictions:
+    tested = [clips[index] for index in scores.indices]
+    return Predictions(
+        classes=list(catalog.labels),
+        clips=[catalog.name(clip) for clip in tested],
+        labels=[clip.label for clip in tested],
+        groups=[clip.group for clip in tested],
+        scores=scores.probabilities,
+        folds=[fold] * len(tested),
+    )
+
+
+def _provenance(
+    catalog: Catalog, context: RunContext, settings: TrainSettings, clips: Iterable[Clip], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    clips = list(clips)
+    return {
+        "data": catalog.describe(),
+        "split": context.split,
+        "seed": settings.seed,
+        "settings": _portable(settings),
+        "versions": dict(context.versions),
+        "clips": {"train": context.train_clips, "validation": context.validation_clips, "test": metrics["clips"]},
+        "siblings": context.siblings,
+        "metrics": {name: metrics[name] for name in ("right", "clips", "top1", "top5", "wilson")},
+        "trained_on": {
+            "clips": sorted({fingerprint(catalog.name(clip)) for clip in clips}),
+            "groups": sorted({fingerprint(clip.group) for clip in clips if clip.group is not None}),
+        },
+    }
+
+
+def _portable(settings: TrainSettings) -> dict[str, Any]:
+    """The settings without paths of this machine."""
+    return settings.to_dict() | {"backbone_weights": Path(settings.backbone_weights).name, "cache": "auto"}
+
+
+def _stored(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _finish(result: RunResult, context: RunContext) -> None:
+    with atomic_write(result.run / "metrics.json") as file:
+        json.dump({**result.to_dict(), "context": dataclasses.asdict(context)}, file, ensure_ascii=False, indent=1)
+
+
+def _groups(clips: Sequence[Clip]) -> int | None:
+    return len({clip.group for clip in clips if clip.group is not None}) or None
+
+
+def describe_machine(accelerator: Accelerator) -> str:
+    """Processor, cores and accelerator, in words."""
+    if accelerator.device.type == "cuda":
+        return f"{torch.cuda.get_device_name()} ×{accelerator.num_processes}"
+    processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores{processes}"
+
+
+def _say_bad(bad: dict[str, str]) -> None:
+    if bad:
+        say(f"{len(bad)} clips could not be read and were left out:")
+        for name, reason in bad.items():
+            say(f"  {name}: {reason}")
+
+
+def _short(catalog: Catalog, path: str) -> str:
+    found = next((clip for clip in catalog.clips if str(clip.path) == path), None)
+    return catalog.name(found) if found is not None else path
+
+
+def _try_probe(path: Path) -> Any:
+    try:
+        return probe(path, exact=False)
+    except VideoError:
+        return None

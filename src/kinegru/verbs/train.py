@@ -1,0 +1,146 @@
+"""`kinegru train DATA`: folder in, model out; one split, or all splits of a kind in turn with their tests pooled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kinegru.console import say
+from kinegru.data.catalog import load_catalog
+from kinegru.data.splits import default_split, make_splits
+from kinegru.errors import UsageError
+from kinegru.files import atomic_write
+from kinegru.training.settings import TrainSettings
+from kinegru.verbs.run import RunResult, finished_run, make_accelerator, on_main_process, pool_runs, train_split
+
+FREE_TO_CHANGE = {"workers", "checkpoint_minutes", "tensorboard", "cache", "device"}  # do not change what is learnt
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` did: where it is, what it measured on the test clips."""
+
+    run: Path
+    metrics: dict[str, Any]
+    folds: list[RunResult]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "run": str(self.run),
+            "report": str(self.run / "report.html"),
+            "metrics": self.metrics,
+            "folds": [fold.to_dict() for fold in self.folds],
+        }
+
+
+def train(
+    data: str,
+    *,
+    out: str | None = None,
+    split: str | None = None,
+    group_pattern: str | None = None,
+    lists: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    settings: TrainSettings | None = None,
+) -> TrainResult:
+    """Train a model on part of the clips of DATA, test it once on the rest, and write model, predictions and report.
+
+    A split without its number (`official`, `folds:5`, `leave-one-group-out`) trains one model a fold and pools the
+    tests. Clips of one group never lie on both sides, except with `random`, which the report says.
+
+    Args:
+        data: Folder of class folders, CSV with path,label[,group,split], UCF101 or HMDB51 root.
+        out: Folder of the run; by default runs/NAME-OF-DATA.
+        split: official:1|2|3, group, random, column, leave-one-group-out:NAME, folds:K:I; by default the most honest
+            one that the data allows.
+        group_pattern: Regular expression whose first group, found in a clip's path, is its group.
+        lists: Folder of the official split lists, where it is not beside the clips.
+        resume: Continue a run that was stopped.
+        overwrite: Start anew in a folder that holds a run.
+    """
+    settings = settings or TrainSettings()
+    run = Path(out) if out else Path("runs") / (Path(data).resolve().stem or "run")
+    make_accelerator(settings)  # joins the other processes, where there are any
+    settings = on_main_process(_open_run, run, data, split, group_pattern, settings, resume, overwrite)
+    catalog = load_catalog(data, group_pattern, lists)
+    split = split or default_split(catalog)
+    splits = make_splits(catalog, split, settings.seed)
+    command = _command(data, run, split, group_pattern)
+    if len(splits) == 1:
+        result = train_split(catalog, splits[0], settings, run, command, resume)
+        return TrainResult(run, result.metrics, [result])
+    results = []
+    for number, one in enumerate(splits, start=1):
+        folder = run / re.sub(r"[^\w.-]+", "-", one.name)
+        result = on_main_process(finished_run, folder) if resume else None
+        if result is None:
+            on_main_process(say, f"fold {number} of {len(splits)}: {one.name}")
+            result = train_split(catalog, one, settings, folder, command, resume)
+        results.append(result)
+        on_main_process(say, f"  {one.name}: {result.metrics['right']} of {result.metrics['clips']} right")
+    return TrainResult(run, on_main_process(pool_runs, catalog, results, settings, run, split, command), results)
+
+
+def show(result: TrainResult) -> None:
+    """Print the outcome for people."""
+    m = result.metrics
+    low, high = m["wilson"]["low"], m["wilson"]["high"]
+    print(f"top-1 {m['top1']:.1%} ({m['right']} of {m['clips']} test clips, 95 % interval {low:.1%} to {high:.1%})")
+    print(f"report: {result.run / 'report.html'}")
+    if (result.run / "model.safetensors").exists():
+        print(f"model:  {result.run / 'model.safetensors'}")
+
+
+def _open_run(
+    run: Path, data: str, split: str | None, pattern: str | None, settings: TrainSettings, resume: bool, overwrite: bool
+) -> TrainSettings:
+    """Write `settings.yaml`, or on resume check that it is the same run; gives the settings that hold."""
+    file = run / "settings.yaml"
+    mine = {"split": split, "group_pattern": pattern, **settings.to_dict()}
+    if file.exists() and resume:
+        theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+        theirs.pop("data", None)
+        default = {"split": None, "group_pattern": None, **TrainSettings().to_dict()}
+        for name, value in mine.items():
+            asked = value != default[name] and value != theirs.get(name)
+            if asked and name not in FREE_TO_CHANGE:
+                raise UsageError(
+                    f"{run}: this run has {name} {theirs.get(name)!r}, not {value!r}; "
+                    "--resume continues a run as it was, another --out starts a new one"
+                )
+        fields = {field.name for field in dataclasses.fields(TrainSettings)}
+        changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
+        return TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
+    if file.exists() and not overwrite:
+        raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
+    if file.exists() and overwrite:
+        _remove_run(run)
+    with atomic_write(file) as handle:
+        yaml.safe_dump({"data": data, **mine}, handle, sort_keys=False, allow_unicode=True)
+    return settings
+
+
+def _remove_run(run: Path) -> None:
+    """Delete what a run wrote, and nothing else that may lie in the folder."""
+    for name in ("history.csv", "predictions.csv", "metrics.json", "report.html", "model.safetensors", "settings.yaml"):
+        (run / name).unlink(missing_ok=True)
+    for name in ("checkpoint", "checkpoint.old", "figures", "tensorboard"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for child in run.iterdir():
+        if child.is_dir() and (child / "metrics.json").exists():
+            _remove_run(child)
+
+
+def _command(data: str, run: Path, split: str, pattern: str | None) -> str:
+    quoted = [json.dumps(text, ensure_ascii=False) if re.search(r"[^\w./:=-]", text) else text for text in (data, str(run))]
+    extra = f" --group-pattern {json.dumps(pattern)}" if pattern else ""
+    return f"kinegru train {quoted[0]} --split {split}{extra} --config {quoted[1]}/settings.yaml"

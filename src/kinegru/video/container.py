@@ -1,0 +1,228 @@
+"""A video file as libav sees it: opened with clear failures, decoded past damage, turned upright.
+
+* Every failure is a `VideoError` of one line that names the file and the cause; libav prints nothing.
+* Damage is no failure. A packet that does not decode is left out and the decoding goes on; what was wrong is kept in
+  `Decoder.damage`. A packet cut short by the end of the file is never decoded, so no half-grey frame comes out of it.
+* Frames are counted by decoding them. What the container says is only ever a first guess (`Decoder.announced`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from kinegru.errors import VideoError
+
+THREADS_VARIABLE = "KINEGRU_DECODE_THREADS"
+TEXT_ART = {"ansi", "bintext", "xbin", "idf"}  # libav would read a text file as a film of its letters
+
+
+def decode_threads() -> int:
+    """How many threads decode one file: `KINEGRU_DECODE_THREADS`, or one in a worker process, or up to four.
+
+    Worker processes already use one core each, so more threads there only get into each other's way.
+
+    >>> 1 <= decode_threads()
+    True
+    """
+    asked = os.environ.get(THREADS_VARIABLE, "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    if multiprocessing.parent_process() is not None:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores)
+
+
+class Decoder:
+    """One pass over the frames of a file, in display order.
+
+    `announced` is the number of frames the container promises (0 if it does not say). While iterating, `decoded` counts the
+    frames that came out and `damage` holds the first thing that was wrong, None for a sound file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        self.path = Path(path)
+        self.threads = decode_threads() if threads is None else threads
+        self.decoded = 0
+        self.damage: str | None = None
+        self._packets = 0
+        self._container = _open(self.path)
+        try:
+            self.stream = self._pick_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        self.context = self.stream.codec_context
+        self.context.thread_type = "AUTO" if self.threads > 1 else "SLICE"
+        self.context.thread_count = self.threads
+        self.announced = int(self.stream.frames or 0)
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+        self.matrix: tuple[int, int, int, int] | None = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        """Every frame that decodes, in display order. Raises VideoError only if not one does."""
+        packets = self._container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as error:
+                self._note(f"reading stops after {self._packets} packets ({_reason(error)})")
+                break
+            if packet is None:
+                break
+            if packet.size and packet.is_corrupt:
+                self._note(f"packet {self._packets} is cut short")
+                continue
+            self._packets += packet.size > 0
+            yield from self._frames(packet)
+        if self._packets < self.announced:
+            self._note(f"{self.announced} frames announced, {self._packets} present")
+        if not self.decoded:
+            raise VideoError(f"{shown(self.path)}: no frame can be decoded ({self.damage or 'the video stream is empty'})")
+
+    def rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """The frame as it is meant to be seen: uint8 (H, W, 3) RGB, rotation and mirroring of the file applied.
+
+        Frames of a stream that changes its size on the way are brought to the size of the first.
+        """
+        self._look(frame)
+        assert self._size is not None
+        width, height = self._size
+        image = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()  # (h, w, 3)
+        return np.ascontiguousarray(upright(image, self.matrix))  # (H, W, 3)
+
+    def count_packets(self) -> int:
+        """Packets of the video stream, counted without decoding; uses up this pass."""
+        try:
+            return sum(1 for packet in self._container.demux(self.stream) if packet.size and not packet.is_discard)
+        except (av.error.FFmpegError, OSError):
+            return self._packets
+
+    @property
+    def display_size(self) -> tuple[int, int]:
+        """(width, height) of the frames that `rgb` gives; known once a frame has come out."""
+        width, height = self._size or (self.context.width, self.context.height)
+        turned = self.matrix is not None and abs(self.matrix[1]) > abs(self.matrix[0])
+        return (height, width) if turned else (width, height)
+
+    @property
+    def rotation(self) -> int:
+        """By how many degrees, clockwise, the stored picture is turned for display: 0, 90, 180 or 270."""
+        if self.matrix is None:
+            return 0
+        a, b, _, _ = self.matrix
+        if abs(b) > abs(a):
+            return 90 if b > 0 else 270
+        return 0 if a > 0 else 180
+
+    def _look(self, frame: av.VideoFrame) -> None:
+        if self._size is None:
+            self._size = (frame.width, frame.height)
+            self.matrix = _display_matrix(frame)
+
+    def _frames(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
+        try:
+            frames = packet.decode()
+        except (av.error.FFmpegError, EOFError) as error:
+            self._note(f"packet {self._packets} does not decode ({_reason(error)})")
+            return
+        for frame in frames:
+            if frame.is_corrupt:
+                self._note(f"frame {self.decoded} is corrupt")
+                continue
+            self._look(frame)
+            self.decoded += 1
+            yield frame
+
+    def _note(self, damage: str) -> None:
+        self.damage = self.damage or damage
+
+    def _pick_stream(self) -> Any:
+        name = shown(self.path)
+        videos = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
+        if not videos:
+            kinds = sorted({s.type for s in self._container.streams})
+            raise VideoError(f"{name}: holds no video stream, only {' and '.join(kinds) or 'nothing'}")
+        stream = videos[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{name}: no decoder for its video codec is available")
+        if stream.codec_context.name in TEXT_ART:
+            raise VideoError(f"{name}: is a text file, not a video")
+        return stream
+
+
+def upright(image: NDArray[np.uint8], matrix: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:
+    """Apply the display matrix (a, b, c, d): stored x runs along (a, b) on the screen and stored y along (c, d).
+
+    Quarter turns and mirrorings, which is what cameras write; any other angle is taken as the nearest of them.
+
+    >>> upright(np.arange(2, dtype=np.uint8).reshape(1, 2, 1), (0, 1, -1, 0))[..., 0]  # a quarter turn clockwise
+    array([[0],
+           [1]], dtype=uint8)
+    """
+    if matrix is None:
+        return image
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        image = image.swapaxes(0, 1)  # (w, h, 3)
+        right, down = c, b
+    else:
+        right, down = a, d
+    return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path on one line, whatever characters its name holds.
+
+    >>> shown("two\\nlines.mp4")
+    'two\\\\nlines.mp4'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
+def _open(path: Path) -> Any:
+    name = shown(path)
+    try:
+        if path.is_dir():
+            raise VideoError(f"{name}: is a folder, not a video")
+        if path.stat().st_size == 0 and path.is_file():
+            raise VideoError(f"{name}: is empty (0 bytes)")
+        # "file:" keeps libav from reading a protocol into a name such as "concat:a.mp4"
+        return av.open(f"file:{path}", metadata_errors="replace")
+    except FileNotFoundError:
+        raise VideoError(f"{name}: no such file") from None
+    except (av.error.InvalidDataError, EOFError):
+        raise VideoError(f"{name}: is no video, or its beginning or index is damaged") from None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{name}: cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0].lower()
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """(a, b, c, d) of the frame's display matrix, None for a picture that is stored as it is shown."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(bytes(data), dtype="=i4", count=9))
+    return None if (a > 0 and d > 0 and abs(a) > abs(b)) else (a, b, c, d)

@@ -1,0 +1,202 @@
+"""Exactly the asked frames of a video file, as RGB arrays, in display order.
+
+* Frames are counted by decoding, so B-frames, edit lists, variable frame rates and containers that promise too much give
+  no wrong frame. Only the wanted ones are converted to RGB.
+* A damaged file gives what decodes; `VideoInfo.damaged` says what was wrong. A file of which nothing decodes, and
+  anything that is no video, is a `VideoError` of one line.
+* `read_clip` hands each frame to `each` (a resize, usually) as soon as it is decoded: what is held in memory are the
+  results, not the full-size frames.
+* `KINEGRU_DECODE_THREADS` sets the decoder's threads; in worker processes the default is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinegru.errors import VideoError
+from kinegru.video.container import Decoder, shown
+from kinegru.video.sampling import indices_at, uniform_indices
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video file. Sizes are those of the frames as shown, after rotation.
+
+    >>> VideoInfo("clip.mp4", 50, 25.0, 320, 240, 2.0, "h264").duration
+    2.0
+    """
+
+    path: str
+    frames: int  # frames that decode
+    fps: float  # a second; from the timestamps where the container does not say, 0.0 if they do not either
+    width: int  # pixels
+    height: int  # pixels
+    duration: float  # seconds, frames / fps; 0.0 if the rate is unknown
+    codec: str  # libav's name: h264, mpeg4, vp9
+    rotation: int = 0  # degrees clockwise from the stored to the shown picture
+    damaged: str | None = None  # what was wrong with the file, None if it is sound
+
+
+def probe(path: str | os.PathLike[str], *, exact: bool = True) -> VideoInfo:
+    """What is in a video file. `frames` counts the frames that decode; damage anywhere in the file is found.
+
+    `exact=False` believes the container's frame count and decodes one frame only: quick for long recordings, but damage
+    goes unseen. It falls back to counting where the container gives no number. Raises VideoError.
+
+    >>> from kinegru.video.synthetic import example_clip
+    >>> info = probe(example_clip())
+    >>> info.frames, info.fps, info.width, info.height
+    (30, 25.0, 96, 72)
+    """
+    with Decoder(path) as decoder:
+        clock = _Clock()
+        for frame in decoder:
+            clock.tick(frame)
+            if not exact and decoder.announced:
+                return _info(decoder, clock, decoder.announced)
+        return _info(decoder, clock, decoder.decoded)
+
+
+def frames_at(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.int64]) -> Frame:
+    """Frames by their number in display order: uint8 (len(indices), H, W, 3) RGB.
+
+    Numbers may repeat and come in any order. Raises VideoError if one is out of range (saying how many frames there are),
+    or if the file cannot be read.
+
+    >>> from kinegru.video.synthetic import example_clip
+    >>> frames_at(example_clip(), [29, 0, 0]).shape
+    (3, 72, 96, 3)
+    """
+    wanted = [int(i) for i in indices]
+    if not wanted:
+        info = probe(path, exact=False)
+        return np.empty((0, info.height, info.width, 3), np.uint8)
+    if min(wanted) < 0:
+        raise VideoError(f"{shown(path)}: frame {min(wanted)} was asked for; frames are numbered from 0")
+    with Decoder(path) as decoder:
+        found = _collect(decoder, set(wanted), None, stop=True)
+        if max(wanted) not in found:
+            raise VideoError(
+                f"{shown(path)}: frame {max(wanted)} was asked for, but there are only {decoder.decoded} "
+                f"(numbered from 0){f'; the file is damaged: {decoder.damage}' if decoder.damage else ''}"
+            )
+    return np.stack([found[i] for i in wanted])
+
+
+def iter_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
+    """Every frame that decodes, in display order, each uint8 (H, W, 3) RGB, one in memory at a time. Raises VideoError.
+
+    >>> from kinegru.video.synthetic import example_clip
+    >>> sum(1 for frame in iter_frames(example_clip()))
+    30
+    """
+    with Decoder(path) as decoder:
+        for frame in decoder:
+            yield decoder.rgb(frame)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    rng: np.random.Generator | None = None,
+    each: Callable[[Frame], Any] | None = None,
+) -> tuple[Any, VideoInfo]:
+    """`num_frames` frames that stand for the clip: (uint8 (T, H, W, 3) RGB, what is known of the file).
+
+    Without `rng` the middle frame of each of T equal segments, with it a random one (kinegru.video.sampling), among the
+    frames that decode. The file is decoded once, or a second time where the container gave a wrong count. With `each`, the
+    first result is a list of T values `each(frame)`; it is called once a distinct frame, in display order.
+    Raises VideoError, and ValueError if num_frames < 1.
+
+    >>> from kinegru.video.synthetic import example_clip
+    >>> frames, info = read_clip(example_clip(), 8)
+    >>> frames.shape, info.damaged
+    ((8, 72, 96, 3), None)
+    """
+    offsets = None if rng is None else rng.random(num_frames)
+
+    def choose(length: int) -> NDArray[np.int64]:
+        return uniform_indices(length, num_frames) if offsets is None else indices_at(length, offsets)
+
+    length = 0
+    while True:
+        with Decoder(path) as decoder:
+            clock = _Clock()
+            indices = choose(length or decoder.announced or _count_packets(path))
+            found = _collect(decoder, set(indices.tolist()), each, clock=clock)
+            info = _info(decoder, clock, decoder.decoded)
+        if np.array_equal(indices, choose(decoder.decoded)):
+            values = [found[i] for i in indices.tolist()]
+            return (values if each is not None else np.stack(values)), info
+        length = decoder.decoded
+
+
+def _collect(
+    decoder: Decoder,
+    wanted: set[int],
+    each: Callable[[Frame], Any] | None,
+    clock: _Clock | None = None,
+    stop: bool = False,
+) -> dict[int, Any]:
+    """The wanted frames by number, converted as they come. `stop` ends the decoding after the last of them."""
+    found: dict[int, Any] = {}
+    last = max(wanted)
+    for number, frame in enumerate(decoder):
+        if clock is not None:
+            clock.tick(frame)
+        if number in wanted:
+            image = decoder.rgb(frame)
+            found[number] = image if each is None else each(image)
+        if stop and number == last:
+            break
+    return found
+
+
+class _Clock:
+    """First and last timestamp, for the frame rate where the container does not give one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: float | None = None
+        self.last: float | None = None
+
+    def tick(self, frame: Any) -> None:
+        self.count += 1
+        time = frame.time
+        if time is not None:
+            self.first = time if self.first is None else self.first
+            self.last = time
+
+
+def _info(decoder: Decoder, clock: _Clock, frames: int) -> VideoInfo:
+    width, height = decoder.display_size
+    rate = decoder.stream.average_rate
+    fps = float(rate) if rate else 0.0
+    if fps <= 0 and clock.count > 1 and clock.first is not None and clock.last is not None and clock.last > clock.first:
+        fps = (clock.count - 1) / (clock.last - clock.first)
+    return VideoInfo(
+        path=str(decoder.path),
+        frames=frames,
+        fps=fps,
+        width=width,
+        height=height,
+        duration=frames / fps if fps > 0 else 0.0,
+        codec=decoder.context.name,
+        rotation=decoder.rotation,
+        damaged=decoder.damage,
+    )
+
+
+def _count_packets(path: str | os.PathLike[str]) -> int:
+    """A first guess at the frame count for containers that do not give it; nothing is decoded."""
+    with Decoder(path, threads=1) as decoder:
+        return max(1, decoder.count_packets())
