@@ -80,6 +80,7 @@ class Malicious:
         return os.mkdir, (str(self.target),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
 def test_code_in_a_pickle_never_runs(tmp_path, suffix):
     path, ran = tmp_path / f"weights{suffix}", tmp_path / "ran"

@@ -68,7 +68,7 @@ def test_rescaled_excitation_starts_as_the_identity(mode):
 @pytest.mark.parametrize("shift", [0, 1])
 def test_gradients_reach_every_weight_of_both_masks_at_the_start(shift):
     module = Excitation(32)  # two channels inside the channel mask: one of them lives
-    module((torch.rand(2, 4, 32, 5, 5) - shift)).square().mean().backward()
+    module(torch.rand(2, 4, 32, 5, 5) - shift).square().mean().backward()
     assert [name for name, p in module.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
 
 

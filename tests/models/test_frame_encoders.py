@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kinegru.errors import UsageError
-from kinegru.models import FrameEncoder
-from kinegru.models.backbones import import_timm
+from kinegru.models import FrameEncoder, encoders
+from kinegru.models.backbones import Backbone, WeightsReport, import_timm
 
 SMALL = "mobilenetv2_050"
 
@@ -64,15 +64,29 @@ def test_without_a_tail_the_trunk_is_everything(backbone):
     assert encoder.resolved["tail_start"] == "none"
 
 
-def test_a_backbone_that_is_no_chain_is_trunk_as_a_whole():
-    encoder = FrameEncoder("dla34").eval()
-    whole = import_timm().create_model("dla34", num_classes=0).eval()
-    whole.load_state_dict(encoder.trunk.backbone.net.state_dict())
-    frames = torch.rand(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.trunk(frames), whole.forward_features(frames))
+class TwoPaths(torch.nn.Module):
+    """A CNN whose children do not run one after the other."""
+
+    num_features = 5
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = (torch.nn.Conv2d(3, 5, 3, stride=2) for _ in range(2))
+
+    def forward_features(self, x):
+        return self.left(x) + self.right(x)
+
+
+def test_a_backbone_that_is_no_chain_is_trunk_as_a_whole(monkeypatch):
+    net = TwoPaths()
+    built = Backbone("two_paths", net, WeightsReport("file", matched=4), None, {"size": 32})
+    monkeypatch.setattr(encoders, "build_backbone", lambda *_: built)
+    encoder, frames = FrameEncoder("two_paths", excitation="ste"), torch.rand(2, 3, 32, 32)
+    assert torch.equal(encoder.trunk(frames), net.forward_features(frames))
+    assert (encoder.trunk_channels, encoder.out_channels, encoder.resolved["tail_start"]) == (5, 5, "none")
+    assert encoder(frames[None]).shape == (1, 2, 5, 15, 15)
     with pytest.raises(UsageError, match="no chain"):
-        FrameEncoder("dla34", tail_start="level5")
+        FrameEncoder("two_paths", tail_start="right")
 
 
 @pytest.mark.parametrize("mode", ["parallel", "serial", "ste", "ce", "none"])
@@ -131,7 +145,7 @@ def test_the_tail_ends_where_the_weights_end(weights_file, tmp_path):
 
 def test_wrong_cuts_and_backbones_without_maps_are_refused():
     for wrong, message in (
-        ({"tail_start": "blocks.9"}, "to start the tail at: blocks.0"),
+        ({"tail_start": "blocks.9"}, "to start the tail at: bn1, blocks.0"),
         ({"tail_end": "fc"}, "to end the tail at"),
         ({"place": "branch"}, "give block"),
         ({"place": "stem"}, "branch or block"),

@@ -7,13 +7,15 @@ the same in every epoch, process and run, which is what lets it be cached, resum
 
 from __future__ import annotations
 
+import signal
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from kinegru.data.catalog import Clip
 from kinegru.errors import VideoError
@@ -104,3 +106,34 @@ def collate(samples: Sequence[Sample]) -> Batch:
         indices=[sample.index for sample in good],
         errors={sample.index: sample.error or "unreadable" for sample in samples if sample.inputs is None},
     )
+
+
+def load_batches(
+    dataset: Dataset[Sample],
+    batches: Sequence[Sequence[tuple[int, int] | int]],
+    workers: int = 0,
+    collate_with: Callable[[list[Sample]], Any] = collate,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """The given batches of (index, view) or index, in order, read by up to `workers` processes.
+
+    The loader has random numbers of its own, so opening one does not move those of dropout.
+
+    >>> from kinegru.video.synthetic import example_clip
+    >>> clips = ClipDataset([Clip(example_clip(), "walk")], ["walk"], Preprocessing(frames=2, size=16))
+    >>> [batch.inputs.shape for batch in load_batches(clips, [[0]])]
+    [torch.Size([1, 2, 3, 16, 16])]
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=min(workers, len(batches)),
+        collate_fn=collate_with,
+        generator=torch.Generator(),
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        pin_memory=pin_memory,
+    )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,27 +8,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from kinegru.data.catalog import Clip
-from kinegru.data.dataset import Batch, ClipDataset, Sample, collate
+from kinegru.data.dataset import ClipDataset, Sample, load_batches
 from kinegru.errors import DataError
 from kinegru.files import atomic_write
 
 FORMAT = 1  # raise it when the layout of a file, or the meaning of its numbers, changes
 BYTES_A_VALUE = {"float16": 2, "uint8": 1}
+LEFT_BEHIND = 24 * 3600.0  # seconds after which a temporary file is that of a process which was killed
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -106,7 +109,8 @@ class FeatureCache:
 
     def estimate(self, items: int, shape: Sequence[int]) -> int:
         """Bytes that `items` views with maps of `shape` (T, C, h, w) take."""
-        return items * (BYTES_A_VALUE[self.precision] * torch.Size(shape).numel() + 1024)
+        scales = 8 * shape[1] + 128 if self.precision == "uint8" else 0  # two float32 a channel
+        return items * (BYTES_A_VALUE[self.precision] * torch.Size(shape).numel() + scales + 88)  # 88: the header
 
     def require_space(self, needed: int) -> None:
         """Raise `DataError` where the disk will not hold `needed` more bytes."""
@@ -122,8 +126,7 @@ class FeatureCache:
 
     def write(self, clip: Clip, view: int, maps: torch.Tensor) -> None:
         """Store maps (T, C, h, w), any float dtype."""
-        with atomic_write(self.path(clip, view), "wb") as file:
-            file.write(save(_pack(maps, self.precision)))
+        self._write(self.path(clip, view), maps)
 
     def read(self, clip: Clip, view: int) -> torch.Tensor:
         """The stored maps: float32 (T, C, h, w). Raises `DataError` where the file is missing or damaged."""
@@ -147,27 +150,43 @@ class FeatureCache:
         """Compute and store what is missing of `items`; return the clips that cannot be read, with the reason.
 
         `encode` takes frames (n, T, 3, S, S) float32 and gives maps (n, T, C, h, w). `progress` is called with the
-        views done and the views to do.
+        views done and the views to do. A clip whose file changes meanwhile counts as unreadable: what was computed may
+        be of the old content or the new. Raises `DataError` where the disk is full.
         """
-        todo = self.missing(items)
-        loader: DataLoader[Batch] = DataLoader(
-            self.dataset,
-            batch_sampler=[todo[i : i + batch] for i in range(0, len(todo), batch)],
-            num_workers=workers,
-            collate_fn=collate,
-        )
+        self._sweep()
+        planned = {(index, view): self.path(self.dataset.clips[index], view) for index, view in items}
+        todo = [item for item, path in planned.items() if not path.exists()]
+        groups = [todo[start : start + batch] for start in range(0, len(todo), batch)]
         errors: dict[int, str] = {}
         done = 0
-        for group, decoded in zip(loader.batch_sampler, loader, strict=True):  # type: ignore[arg-type]
-            errors |= decoded.errors
-            if decoded.inputs is not None:
-                views = [view for index, view in group if index not in decoded.errors]
-                for index, view, maps in zip(decoded.indices, views, encode(decoded.inputs), strict=True):
-                    self.write(self.dataset.clips[index], view, maps)
+        for group, samples in zip(groups, load_batches(self.dataset, groups, workers, list), strict=True):
+            errors |= {sample.index: sample.error or "unreadable" for sample in samples if sample.inputs is None}
+            good = [pair for pair in zip(group, samples, strict=True) if pair[1].inputs is not None]
+            maps = encode(torch.stack([sample.inputs for _, sample in good])) if good else ()
+            for (item, sample), one in zip(good, maps, strict=True):
+                clip = self.dataset.clips[sample.index]
+                if self.path(clip, item[1]) == planned[item]:
+                    self._write(planned[item], one)
+                else:
+                    errors[sample.index] = f"{clip.path}: changed while it was read; run again"
             done += len(group)
             if progress is not None:
                 progress(done, len(todo))
         return errors
+
+    def _write(self, path: Path, maps: torch.Tensor) -> None:
+        try:
+            with atomic_write(path, "wb") as file:
+                file.write(save(_pack(maps, self.precision)))
+        except OSError as error:
+            raise DataError(f"{self.folder}: the feature cache cannot be written ({error.strerror})") from None
+
+    def _sweep(self) -> None:
+        """Remove temporary files that killed processes left behind."""
+        for path in self.folder.glob("*/.*.tmp"):
+            with contextlib.suppress(OSError):  # another process was quicker
+                if time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                    path.unlink()
 
 
 class CachedDataset(Dataset[Sample]):
@@ -189,7 +208,8 @@ class CachedDataset(Dataset[Sample]):
 def _pack(maps: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
     maps = maps.detach().cpu()
     if precision == "float16":
-        return {"maps": maps.half().contiguous()}
+        largest = torch.finfo(torch.float16).max
+        return {"maps": maps.clamp(-largest, largest).half().contiguous()}
     low = maps.float().amin(dim=(0, 2, 3), keepdim=True)  # (1, C, 1, 1)
     step = ((maps.float().amax(dim=(0, 2, 3), keepdim=True) - low) / 255).clamp_min(1e-12)
     return {"maps": ((maps - low) / step).round().to(torch.uint8).contiguous(), "low": low, "step": step}

@@ -153,7 +153,11 @@ def confusion_matrix(metrics: Metrics) -> Figure:
             side.set_color(GRID)
         axes.set_xlabel("Predicted class", labelpad=6)
         axes.set_ylabel("True class", labelpad=6)
-        titled(axes, "Confusion matrix", f"{metrics.clips:,} clips; blue right, orange wrong")
+        titled(
+            axes,
+            "Confusion matrix",
+            f"{metrics.clips:,} clip{'s' if metrics.clips != 1 else ''}; blue right, orange wrong",
+        )
     return figure
 
 
@@ -175,7 +179,7 @@ def reliability_diagram(metrics: Metrics) -> Figure:
         upper.bar(left, [100 * b.accuracy for b in bins], width, align="edge", color=BLUE, alpha=0.28, linewidth=0)
         upper.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=":", label="perfectly calibrated")
         sure, right = [100 * b.confidence for b in bins], [100 * b.accuracy for b in bins]
-        upper.plot(sure, right, color=BLUE, marker="o", markersize=4.5, label="this model")
+        upper.plot(sure, right, color=BLUE, marker="o", markersize=4.5, label="this model", clip_on=False)
         upper.set_ylabel("Clips recognised (%)")
         upper.set_ylim(0, 102)
         upper.set_xlim(0, 100)

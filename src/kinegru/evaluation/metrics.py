@@ -190,7 +190,7 @@ def compute_metrics(predictions: Predictions, seed: int = 0, bootstrap: int = 10
         calibration_error=error,
         mean_confidence=float(confidence.mean()),
         reliability=bins,
-        log_loss=float(-np.log(np.maximum(true_score, 1e-12)).mean()),
+        log_loss=float(np.log(1 / np.maximum(true_score, 1e-12)).mean()),
         worst=_worst(table, confidence, true_score, worst),
         groups=sorted(
             _parts(table.groups, correct), key=lambda part: (part.right / part.clips, -part.clips, part.name)

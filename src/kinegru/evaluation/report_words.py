@@ -37,7 +37,8 @@ def protocol_words(context: RunContext, metrics: Metrics) -> list[str]:
     if context.selection:
         sentences.append(f"The weights were chosen by: {context.selection}. The test clips had no part in it.")
     if metrics.unlabelled:
-        sentences.append(f"{metrics.unlabelled:,} predicted clips have no label and are left out of every number.")
+        have = "clip has no label and is" if metrics.unlabelled == 1 else "clips have no label and are"
+        sentences.append(f"{metrics.unlabelled:,} predicted {have} left out of every number.")
     if metrics.distinct_clips < metrics.clips:
         twice = "some were tested more than once"
         sentences.append(f"The {metrics.clips:,} predictions are of {metrics.distinct_clips:,} clips: {twice}.")
@@ -52,7 +53,7 @@ def _split_words(split: str | None) -> str:
     parts, _, number = rest.partition(":")
     dealt = f"The clips were dealt into {parts} parts, groups kept whole where they are known"
     words = {
-        "official": f"The data set's official list{f' {rest}' if rest else 's'} says which clips train and which test.",
+        "official": f"The data set's official {f'list {rest} says' if rest else 'lists say'} which clips train or test.",
         "group": "Groups (a person, a recording) were kept whole: each trains or tests, never both.",
         "random": "Clips were drawn at random one by one, so clips of one person or recording may lie on both sides.",
         "column": "The column 'split' of the data's CSV says which clips train and which test.",
@@ -67,22 +68,22 @@ def _split_words(split: str | None) -> str:
 
 
 def intervals(metrics: Metrics) -> list[tuple[Interval, str]]:
-    wilson, boot = metrics.wilson, metrics.bootstrap
-    rows = [(wilson, f"95 % interval (Wilson), if the {_count(wilson.units, 'clip')} are independent")]
+    boot = metrics.bootstrap
+    rows = [(metrics.wilson, "95\u00a0% interval (Wilson), clips taken as independent")]
     if boot.units > 1:
         few = "; with so few, a rough guess" if boot.units < 10 else ""
-        rows.append((boot, f"95 % interval from resampling {_count(boot.units, boot.unit)}{few}"))
+        rows.append((boot, f"95\u00a0% interval from resampling {_count(boot.units, boot.unit)}{few}"))
     return rows
 
 
 def tiles(metrics: Metrics) -> list[dict[str, str]]:
-    boot, tested = metrics.mean_class_bootstrap, sum(row.support > 0 for row in metrics.per_class)
-    span = f", 95 % interval {100 * boot.low:.1f}–{100 * boot.high:.1f}\u00a0%" if boot.units > 1 else ""
+    boot = metrics.mean_class_bootstrap
+    span = f", 95\u00a0% interval {100 * boot.low:.1f}–\u2060{100 * boot.high:.1f}\u00a0%" if boot.units > 1 else ""
     tiles = [
         (
             "Mean class accuracy",
             _percent(metrics.mean_class_accuracy),
-            f"each of {tested} classes counts the same{span}",
+            f"every class that was tested counts the same{span}",
         )
     ]
     if len(metrics.classes) > 5:
@@ -90,10 +91,8 @@ def tiles(metrics: Metrics) -> list[dict[str, str]]:
             0, ("Top-5", _percent(metrics.top5), f"the true class is among the best 5 of {len(metrics.classes)}")
         )
     tiles.append(("Most frequent class", _percent(metrics.majority), "what always answering it would give: the floor"))
-    error = f"{100 * metrics.calibration_error:.1f}"
-    tiles.append(
-        ("Calibration error", error, f"points between confidence and accuracy; log loss {metrics.log_loss:.3f}")
-    )
+    error = f"{100 * metrics.calibration_error:.1f} points"
+    tiles.append(("Calibration error", error, f"between confidence and accuracy; log loss {metrics.log_loss:.3f}"))
     return [{"name": name, "value": value, "words": words} for name, value, words in tiles]
 
 

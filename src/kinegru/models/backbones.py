@@ -169,7 +169,7 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str | Path,
 
 def import_timm() -> ModuleType:
     """timm, imported only where a backbone is built: it takes seconds."""
-    import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before timm)
+    import kinegru.models.torchvision_ops  # isort: skip  (before timm)
     import timm
 
     import kinegru.models.small_xception  # noqa: F401  (adds itself to timm's models)

@@ -161,7 +161,7 @@ def _chain(built: Backbone) -> tuple[OrderedDict[str, nn.Module], list[tuple[int
                 x = module(x)
             except Exception:  # not a chain, or pooling and classifier behind it
                 break
-            if x.dim() != 4:
+            if not isinstance(x, Tensor) or x.dim() != 4:
                 break
             chain[name] = module
             sizes.append((x.shape[1], x.shape[2]))

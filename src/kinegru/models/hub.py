@@ -59,7 +59,7 @@ def push_to_hub(
 
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "README.md").write_text(model_card(path), encoding="utf-8")
+        Path(folder, "README.md").write_text(model_card(path, repo_id), encoding="utf-8")
         try:
             os.link(path, Path(folder, FILE_NAME))
         except OSError:  # another file system
@@ -73,7 +73,7 @@ def push_to_hub(
             ) from error
 
 
-def model_card(path: str | os.PathLike[str]) -> str:
+def model_card(path: str | os.PathLike[str], repo_id: str = "FOLDER") -> str:
     """A short README in Markdown from a model file's header: model, classes, metrics, how to use it."""
     header = read_header(path)
     provenance = header["provenance"]
@@ -89,7 +89,7 @@ def model_card(path: str | os.PathLike[str]) -> str:
         "",
         f"Recognises {len(header['labels'])} actions in video: {', '.join(header['labels'])}.",
         "",
-        "    kinegru predict OWNER/NAME clip.mp4",
+        f"    kinegru predict {repo_id} clip.mp4",
         "",
     ]
     for title, table in (("Metrics", metrics), ("Training", {k: v for k, v in provenance.items() if k != "metrics"})):

@@ -211,7 +211,18 @@ def _classifier(chosen: ModelOptions, in_channels: int, num_classes: int) -> Lin
 
 
 def _check(chosen: ModelOptions) -> None:
-    """The choices that no part checks itself."""
+    """Types, and the choices that no part checks itself."""
+    for field in fields(ModelOptions):
+        value, kind = getattr(chosen, field.name), type(field.default)
+        if field.name in ("pad_type", "backbone_weights", "attention_kernels", "freeze_tail_bn"):
+            continue
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UsageError(f"model option {field.name} is {value!r}: give a value of type {kind.__name__}")
+    kernels = chosen.attention_kernels
+    if not isinstance(kernels, (list, tuple)) or not all(isinstance(k, int) and k > 0 and k % 2 for k in kernels):
+        raise UsageError(f"model option attention_kernels is {kernels!r}: give a list of odd numbers")
+    if chosen.pad_type not in (None, "", "same"):
+        raise UsageError(f"model option pad_type is {chosen.pad_type!r}: give same, an empty text, or null")
     if chosen.temporal not in ("convgru", "lstm", "gru", "mean"):
         raise UsageError(f"temporal model {chosen.temporal!r} is unknown: give convgru, lstm, gru or mean")
     if chosen.classifier not in ("mcam_aff", "aff", "add", "mlp", "linear"):
@@ -221,6 +232,5 @@ def _check(chosen: ModelOptions) -> None:
     if not 0 <= chosen.dropout < 1:
         raise UsageError(f"dropout {chosen.dropout} is not in [0, 1)")
     for option in ("hidden_channels", "width", "kernel_size", "excitation_reduction", "attention_reduction"):
-        value = getattr(chosen, option)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{option} is {value!r}: give a whole number of at least 1")
+        if getattr(chosen, option) < 1:
+            raise UsageError(f"model option {option} is {getattr(chosen, option)}: give at least 1")

@@ -1,7 +1,8 @@
 """The order of clips: a permutation an epoch, batches of nearly equal size, each divided over processes.
 
-The order depends on the seed and the epoch only. Batches of an epoch differ by at most one clip, so no batch
-norm sees a stray small batch at its end, and two processes with half a batch each see the clips that one process would.
+The order depends on the seed and the epoch only. Batches of an epoch differ by at most one clip, and so do the
+micro-batches of a batch, so no batch norm sees a stray small one. All processes take the same number of micro-batches,
+because they meet in every one of them; where clips do not go round one is empty.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step of one process: micro-batches of (index, view), and the clips of all processes together."""
+    """One optimiser step of one process: micro-batches of (index, view), and the clips of all processes together.
+
+    A clip that turns out to be unreadable still counts among them: it weighs as much as any other, with a loss of 0.
+    """
 
     micro_batches: list[list[tuple[int, int]]]
     clips: int
@@ -47,9 +51,12 @@ def plan_epoch(
     batches = np.array_split(order, math.ceil(clips / batch)) if clips else []
     steps = []
     for members in batches:
-        mine = [(int(i), _view(int(i), epoch, views) if augmented else 0) for i in members[rank::world]]
-        size = micro_batch or max(1, len(mine))
-        micro_batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        largest = math.ceil(len(members) / world)  # share of a process
+        pieces = math.ceil(largest / (micro_batch or largest))
+        micro_batches = [
+            [(int(i), _view(int(i), epoch, views) if augmented else 0) for i in piece]
+            for piece in np.array_split(members[rank::world], pieces)
+        ]
         steps.append(Step(micro_batches, len(members)))
     return steps
 

@@ -23,6 +23,7 @@ from kinegru.training.history import Epoch
 class Progress:
     """What accelerate does not keep: the place in the run, the sums of the running epoch, the best weights."""
 
+    clips: str = ""  # fingerprint of the training clips
     epoch: int = 0  # running epoch, 0 is the first
     step: int = 0  # optimiser steps done in it
     sums: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "top1": 0.0, "top5": 0.0, "clips": 0.0})
@@ -56,13 +57,17 @@ class Checkpoint:
     def _old(self) -> Path:
         return self.folder.with_name(self.folder.name + ".old")
 
+    @property
+    def _new(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".new")
+
     def exists(self) -> bool:
         """Whether there is a state to go on from."""
         return self.folder.is_dir() or self._old.is_dir()
 
     def save(self) -> None:
         """Write the state; called by every process at the same step."""
-        new = self.folder.with_name(self.folder.name + ".new")
+        new = self._new
         if self.accelerator.is_main_process:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
@@ -70,8 +75,8 @@ class Checkpoint:
         self.accelerator.save_state(str(new))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            shutil.rmtree(self._old, ignore_errors=True)
-            if self.folder.exists():
+            if self.folder.exists():  # else the last kill came between two renames, and the old state is the only one
+                shutil.rmtree(self._old, ignore_errors=True)
                 os.rename(self.folder, self._old)
             os.rename(new, self.folder)
             shutil.rmtree(self._old, ignore_errors=True)
@@ -84,6 +89,6 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget the state: the run is complete, or starts anew."""
         if self.accelerator.is_main_process:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            shutil.rmtree(self._old, ignore_errors=True)
+            for folder in (self.folder, self._old, self._new):
+                shutil.rmtree(folder, ignore_errors=True)
         self.accelerator.wait_for_everyone()

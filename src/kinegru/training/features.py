@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset, FeatureCache
@@ -53,13 +53,15 @@ def fill_cache(
     cache = FeatureCache(folder, model.cache_fingerprint(), dataset, precision)
     errors: dict[int, str] = {}
     items = [(index, view) for view in views for index in range(len(dataset))]
-    missing = cache.missing(items)
+    # one process looks: another that looked later would see what this one has written, and take another share
+    missing = broadcast_object_list([cache.missing(items) if accelerator.is_main_process else None])[0]
     if missing:
         p = dataset.preprocessing
         encode = encode_with(model, accelerator.device)
         shape = encode(torch.zeros(1, 1, 3, p.size, p.size)).shape[2:]  # (C, h, w)
         needed = cache.estimate(len(missing), (p.frames, *shape))
         cache.require_space(needed)
+        accelerator.wait_for_everyone()
         if say is not None and accelerator.is_main_process:
             say(f"feature cache: {len(missing)} of {len(items)} views to compute, {needed / 1e9:.2f} GB in {folder}")
         mine = missing[accelerator.process_index :: accelerator.num_processes]

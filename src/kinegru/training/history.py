@@ -22,8 +22,14 @@ class Epoch:
     val_loss: float | None
     val_top1: float | None
     val_top5: float | None
-    learning_rate: float
+    learning_rate: float  # of the last step
     seconds: float
+
+    def goodness(self, select: str) -> tuple[float, float] | None:
+        """Larger is better, by `select` (top1 or loss) and then by the other; None where nothing was validated."""
+        if self.val_loss is None or self.val_top1 is None:
+            return None
+        return (self.val_top1, -self.val_loss) if select == "top1" else (-self.val_loss, self.val_top1)
 
 
 COLUMNS = [column.name for column in dataclasses.fields(Epoch)]

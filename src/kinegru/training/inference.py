@@ -10,9 +10,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.data import DataLoader
 
-from kinegru.data.dataset import Batch, ClipDataset, collate
+from kinegru.data.dataset import ClipDataset, load_batches
 from kinegru.data.feature_cache import CachedDataset
 
 
@@ -46,17 +45,11 @@ def score_clips(
 ) -> Scores:
     """Softmax of `model`'s logits for view 0 of every clip. `model` is used as it is: put it in eval mode before."""
     mine = list(range(len(dataset)))[accelerator.process_index :: accelerator.num_processes]
-    loader: DataLoader[Batch] = DataLoader(
-        dataset,
-        batch_sampler=[mine[start : start + batch] for start in range(0, len(mine), batch)],
-        num_workers=workers,
-        collate_fn=collate,
-        generator=torch.Generator(),
-    )
+    batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
     rows: list[tuple[int, int, np.ndarray]] = []
     errors: list[tuple[int, str]] = []
     with torch.inference_mode(), accelerator.autocast():
-        for decoded in loader:
+        for decoded in load_batches(dataset, batches, workers):
             errors += decoded.errors.items()
             if decoded.inputs is not None:
                 logits = model(decoded.inputs.to(accelerator.device))  # (n, K)

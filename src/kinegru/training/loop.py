@@ -10,36 +10,33 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import signal
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
-from kinegru.data.dataset import Batch, ClipDataset, collate
+from kinegru.data.dataset import Batch, ClipDataset, load_batches
 from kinegru.data.feature_cache import CachedDataset
-from kinegru.errors import DataError, KineGRUError, UsageError
+from kinegru.errors import DataError, UsageError
 from kinegru.training.batches import Step, plan_epoch
 from kinegru.training.checkpoint import Checkpoint, Progress
 from kinegru.training.history import Epoch, TensorBoard, write_history
 from kinegru.training.inference import FromStart, Scores, score_clips
+from kinegru.training.interrupts import Interrupted, stop_requests
+from kinegru.training.schedule import learning_rate
 from kinegru.training.settings import TrainSettings
 from kinegru.training.sync_norm import synchronise_batch_norms
 
 Tracker = Callable[[int, int, str], None]  # steps done, steps in all, what is going on
-
-
-class Interrupted(KineGRUError):
-    """The run was asked to stop and has saved its state."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +87,21 @@ class _Fit:
         if settings.ema:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
             accelerator.register_for_checkpointing(self.average)
-        self.progress = Progress(bad_clips=dict(bad_clips))
+        self.progress = Progress(clips=fingerprint(train), bad_clips=dict(bad_clips))
         self.checkpoint = Checkpoint(run / "checkpoint", accelerator, self.progress)
         board = settings.tensorboard and accelerator.is_main_process
         self.tensorboard = TensorBoard(run / "tensorboard") if board else None
         self.steps_an_epoch = len(self._plan(0))
+        self.empty_shape = None if isinstance(train, CachedDataset) else _shape_of_frames(train)
         self.saved_at = time.monotonic()
 
     def run(self, resume: bool) -> FitResult:
         if resume and self.checkpoint.exists():
-            self.checkpoint.load()
+            self._load_state()
         else:
             self.checkpoint.remove()
-        with _stop_requests() as stop:
+            torch.manual_seed(self.settings.seed + 1_000_003 * self.accelerator.process_index)  # dropout differs
+        with stop_requests() as stop:
             while self.progress.epoch < self.settings.epochs and not self._patience_is_over():
                 self._one_epoch(stop)
         self._save(force=True)
@@ -123,7 +122,7 @@ class _Fit:
         progress, began = self.progress, time.monotonic()
         before = progress.seconds
         steps = self._plan(progress.epoch)[progress.step :]
-        batches = self._load(steps)
+        batches = iter(self._load(steps))
         self.model.train()
         for step in steps:
             self._one_step(step, batches)
@@ -137,30 +136,28 @@ class _Fit:
                 self._save()
         self._end_epoch(before, began)
 
-    def _load(self, steps: list[Step]) -> Iterator[Batch]:
-        loader: DataLoader[Batch] = DataLoader(
-            self.train,
-            batch_sampler=[micro for step in steps for micro in step.micro_batches],
-            num_workers=_workers(self.train, self.settings),
-            collate_fn=collate,
-            generator=torch.Generator(),  # its own, so that opening a loader does not move the seed of dropout
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
-        return iter(loader)
+    def _load(self, steps: list[Step]) -> Iterable[Batch]:
+        micro_batches = [micro for step in steps for micro in step.micro_batches]
+        pin_memory = self.accelerator.device.type == "cuda"
+        return load_batches(self.train, micro_batches, _workers(self.train, self.settings), pin_memory=pin_memory)
 
     def _one_step(self, step: Step, batches: Iterator[Batch]) -> None:
         s, device = self.settings, self.accelerator.device
+        rate = learning_rate(s, self.progress.epoch * self.steps_an_epoch + self.progress.step, self.steps_an_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * self._rate()
-        for number, micro in enumerate(step.micro_batches):
+            group["lr"] = rate
+        learnt = False
+        for number in range(len(step.micro_batches)):
             batch = next(batches)
             self._note_bad(batch)
-            last = number == len(step.micro_batches) - 1
-            if batch.inputs is None:
-                if not last:
+            inputs = batch.inputs
+            if inputs is None:
+                if self.accelerator.num_processes == 1:
                     continue
-                batch = self._blank(batch)
-            inputs, targets = batch.inputs.to(device, non_blocking=True), batch.targets.to(device)
+                inputs = torch.zeros(self.empty_shape)  # no clip at all, but every process has to take part
+            self.empty_shape, learnt = (0, *inputs.shape[1:]), True
+            inputs, targets = inputs.to(device, non_blocking=True), batch.targets.to(device)
+            last = number == len(step.micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
                     logits = self.model(inputs)  # (n, K)
@@ -171,6 +168,8 @@ class _Fit:
                 # DDP averages gradients over processes: times their number gives the mean over the whole batch
                 self.accelerator.backward(losses * self.accelerator.num_processes / step.clips)
             self._count(logits.detach(), targets, losses.detach())
+        if not learnt:  # not one clip could be read
+            return
         if s.clip_norm:
             self.accelerator.clip_grad_norm_(self.parameters, s.clip_norm)
         self.optimizer.step()
@@ -180,16 +179,15 @@ class _Fit:
 
     def _end_epoch(self, before: float, began: float) -> None:
         progress, s = self.progress, self.settings
-        totals = torch.tensor([progress.sums[name] for name in ("loss", "top1", "top5", "clips")], dtype=torch.float64)
-        if self.accelerator.device.type == "mps":  # has no float64
-            totals = totals.float()
-        loss, top1, top5, clips = self.accelerator.reduce(totals.to(self.accelerator.device), "sum").tolist()
+        total = self._pool()
+        self._require_few_bad()
+        clips = max(total["clips"], 1)
         scores = self._validate()
         row = Epoch(
             epoch=progress.epoch + 1,
-            train_loss=loss / max(clips, 1),
-            train_top1=top1 / max(clips, 1),
-            train_top5=top5 / max(clips, 1),
+            train_loss=total["loss"] / clips,
+            train_top1=total["top1"] / clips,
+            train_top5=total["top5"] / clips,
             val_loss=scores.mean_loss() if scores else None,
             val_top1=scores.top(1) if scores else None,
             val_top5=scores.top(5) if scores else None,
@@ -197,7 +195,7 @@ class _Fit:
             seconds=before + time.monotonic() - began,
         )
         progress.history.append(row)
-        value = _goodness(row, s.select)
+        value = row.goodness(s.select)
         if value is None or not progress.best_value or value > progress.best_value:
             progress.best_epoch, progress.best_value = row.epoch, value or ()
             progress.best_weights = self._weights()
@@ -211,17 +209,6 @@ class _Fit:
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
-    def _rate(self) -> float:
-        """Factor of the learning rate at this step."""
-        done = self.progress.epoch + self.progress.step / self.steps_an_epoch  # in epochs
-        s = self.settings
-        if done < s.warmup_epochs:
-            return (done + 1 / self.steps_an_epoch) / s.warmup_epochs
-        if s.schedule == "constant":
-            return 1.0
-        part = (done - s.warmup_epochs) / max(1e-9, s.epochs - s.warmup_epochs)
-        return 0.5 * (1 + math.cos(math.pi * part))
-
     def _evaluated(self) -> FromStart:
         return self.average.module if self.average is not None else self.accelerator.unwrap_model(self.model)
 
@@ -232,8 +219,9 @@ class _Fit:
         size = self.settings.micro_batch or self.settings.batch
         workers = _workers(self.validation, self.settings)
         scores = score_clips(model, self.validation, self.accelerator, size, workers)
-        for index, reason in scores.errors.items():
-            self.progress.bad_clips[str(self.validation.clips[index].path)] = reason
+        bad = {str(self.validation.clips[index].path): reason for index, reason in scores.errors.items()}
+        self.progress.bad_clips |= bad
+        require_few_bad(bad, len(self.validation), self.settings.max_bad_clips)
         if not len(scores.indices):
             raise DataError("no validation clip could be read: see `kinegru check`")
         return scores
@@ -257,14 +245,25 @@ class _Fit:
         sums["clips"] += int(known.sum())
 
     def _note_bad(self, batch: Batch) -> None:
-        bad = self.progress.bad_clips
-        bad.update({str(self.train.clips[index].path): reason for index, reason in batch.errors.items()})
-        require_few_bad(bad, len(self.train), self.settings.max_bad_clips)
+        if batch.errors:
+            named = {str(self.train.clips[index].path): reason for index, reason in batch.errors.items()}
+            self.progress.bad_clips |= named
+            self._require_few_bad()
 
-    def _blank(self, batch: Batch) -> Batch:
-        """A clip of zeros without a class: every process has to take part in every step."""
-        p = self.train.preprocessing
-        return Batch(torch.zeros(1, p.frames, 3, p.size, p.size), torch.tensor([-1]), [], batch.errors)
+    def _require_few_bad(self) -> None:
+        """Not too many among the training clips; `bad_clips` also names others."""
+        bad = self.progress.bad_clips
+        mine = {str(clip.path): bad[str(clip.path)] for clip in self.train.clips if str(clip.path) in bad}
+        require_few_bad(mine, len(self.train), self.settings.max_bad_clips)
+
+    def _pool(self) -> dict[str, float]:
+        """Move what all processes counted in this epoch to the first one, whose progress is saved; gives the sums."""
+        progress, first = self.progress, self.accelerator.is_main_process
+        parts = gather_object([(progress.sums, progress.bad_clips)])
+        total = {name: sum(sums[name] for sums, _ in parts) for name in progress.sums}
+        progress.sums = dict(total) if first else Progress().sums
+        progress.bad_clips = {name: why for _, bad in parts for name, why in bad.items()}
+        return total
 
     def _require_finite(self, losses: torch.Tensor, batch: Batch) -> None:
         if not torch.isfinite(losses):
@@ -284,8 +283,20 @@ class _Fit:
     def _save(self, force: bool = False) -> None:
         due = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
         if force or self._anyone(due):
+            self._pool()
             self.checkpoint.save()
             self.saved_at = time.monotonic()
+
+    def _load_state(self) -> None:
+        clips = self.progress.clips
+        self.checkpoint.load()
+        if self.progress.clips != clips:
+            raise DataError(
+                f"{self.checkpoint.folder}: this run began with other training clips than there are now (some were "
+                "added, removed, mended or broken); --overwrite starts anew"
+            )
+        if not self.accelerator.is_main_process:
+            self.progress.sums = Progress().sums
 
     def _latest(self) -> str:
         if not self.progress.history:
@@ -305,6 +316,17 @@ def _workers(dataset: ClipDataset | CachedDataset, settings: TrainSettings) -> i
     return 0 if isinstance(dataset, CachedDataset) else settings.decoders
 
 
+def _shape_of_frames(dataset: ClipDataset) -> tuple[int, ...]:
+    p = dataset.preprocessing
+    return (0, p.frames, 3, p.size, p.size)
+
+
+def fingerprint(dataset: ClipDataset | CachedDataset) -> str:
+    """Hexadecimal digits that change with the clips of a data set, their order and their labels."""
+    names = "\n".join(f"{clip.label}/{clip.path.name} {clip.group}" for clip in dataset.clips)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def require_few_bad(bad: dict[str, str], clips: int, share: float) -> None:
     """Raise `DataError` where more than `share` of `clips` cannot be read; the line names the first."""
     if len(bad) > share * clips:
@@ -313,30 +335,3 @@ def require_few_bad(bad: dict[str, str], clips: int, share: float) -> None:
             f"{len(bad)} of {clips} clips cannot be read, more than --max-bad-clips {share:g} allows; "
             f"the first: {reason if name in reason else f'{name}: {reason}'}; `kinegru check` lists all"
         )
-
-
-def _goodness(row: Epoch, select: str) -> tuple[float, ...] | None:
-    """Larger is better; None where there are no validation clips, so that the last epoch is kept."""
-    if row.val_loss is None or row.val_top1 is None:
-        return None
-    return (row.val_top1, -row.val_loss) if select == "top1" else (-row.val_loss, row.val_top1)
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -103,8 +103,16 @@ class TrainSettings:
         for name in ("validation", "max_bad_clips", "ema", "label_smoothing", "flip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {getattr(self, name)}")
-        if self.views < 0:
-            raise UsageError(f"--views must be 0 or more, not {self.views}")
+        not_negative = ("views", "patience", "clip_norm", "warmup_epochs", "weight_decay", "checkpoint_minutes", "colour")
+        for name in not_negative:
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(self, name)}")
+        for name, least in (("micro_batch", 1), ("size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
+        if "backbone_weights" in self.options:
+            raise UsageError("--options.backbone_weights: give --backbone-weights")
 
     @property
     def decoders(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+
 import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before timm)
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn

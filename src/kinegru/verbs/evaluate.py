@@ -18,8 +18,8 @@ from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.recognition.recognizer import Recognizer
-from kinegru.verbs.reporting import versions, write_run_report
-from kinegru.verbs.run import fingerprint
+from kinegru.verbs.provenance import fingerprint, versions
+from kinegru.verbs.reporting import write_run_report
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import numpy as np
 
-import kinegru
 from kinegru.data.catalog import Catalog
 from kinegru.errors import VideoError
 from kinegru.evaluation.context import RunContext
@@ -29,18 +27,3 @@ def write_run_report(
             return []
 
     return write_report(run, predictions, history, context, thumbnails)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    import av
-    import timm
-    import torch
-
-    return {
-        "kinegru": kinegru.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "av": av.__version__,
-    }

@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
-import statistics
 import time
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator
 
 from kinegru.console import duration, progress_bar, say
 from kinegru.data.catalog import Catalog, Clip
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset
 from kinegru.data.splits import Split, count_siblings, hold_out
-from kinegru.errors import DataError, KineGRUError, UsageError, VideoError
+from kinegru.data.statistics import clip_statistics
+from kinegru.errors import DataError
 from kinegru.evaluation.context import RunContext
 from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.predictions import Predictions
@@ -37,11 +32,10 @@ from kinegru.models.zoo import create_model
 from kinegru.training.features import default_cache_folder, fill_cache
 from kinegru.training.inference import FromStart, Scores, score_clips
 from kinegru.training.loop import FitResult, Interrupted, fit, require_few_bad
+from kinegru.training.processes import describe_machine, make_accelerator
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.reporting import versions, write_run_report
-from kinegru.video.reader import probe
-
-T = TypeVar("T")
+from kinegru.verbs.provenance import portable, provenance, versions
+from kinegru.verbs.reporting import write_run_report
 
 
 @dataclass(frozen=True)
@@ -69,8 +63,8 @@ def finished_run(folder: Path) -> RunResult | None:
     """The result of a run that came to its end, None where it did not."""
     if not (folder / "metrics.json").exists():
         return None
-    stored = _stored(folder)
-    return RunResult(folder, stored["split"], stored["siblings"], stored["metrics"], stored["bad_clips"])
+    kept = stored(folder)
+    return RunResult(folder, kept["split"], kept["siblings"], kept["metrics"], kept["bad_clips"])
 
 
 def train_split(
@@ -128,7 +122,7 @@ def train_split(
         best_epoch=fitted.best_epoch,
         seed=settings.seed,
         seconds=time.monotonic() - began,
-        settings=_portable(settings),
+        settings=portable(settings),
         versions=versions(),
         machine=describe_machine(accelerator),
         bad_clips=bad_clips,
@@ -137,102 +131,18 @@ def train_split(
     result = RunResult(run, split.name, context.siblings or 0, metrics, bad_clips)
     if accelerator.is_main_process:
         predictions.write(run / "predictions.csv")
-        provenance = _provenance(catalog, context, settings, (*train_clips, *validation_clips), metrics)
+        origin = provenance(catalog, context, settings, (*train_clips, *validation_clips), metrics)
         save_model(
-            run / "model.safetensors", model.cpu(), catalog.labels, preprocessing.to_dict(), provenance,
+            run / "model.safetensors", model.cpu(), catalog.labels, preprocessing.to_dict(), origin,
             clip_statistics(train_clips),
         )  # fmt: skip
         write_run_report(run, predictions, context, catalog, run / "history.csv")
-        _finish(result, context)
+        finish(result, context)
         _say_bad(bad_clips)
         tell(f"trained and tested in {duration(context.seconds or 0)}")
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return result
-
-
-def pool_runs(
-    catalog: Catalog, results: Sequence[RunResult], settings: TrainSettings, run: Path, split: str, command: str
-) -> dict[str, Any]:
-    """The tests of all folds as one table, with one report; returns its measures."""
-    predictions = Predictions.concatenate([Predictions.read(result.run / "predictions.csv") for result in results])
-    contexts = [_stored(result.run)["context"] for result in results]
-    bad_clips = {name: why for result in results for name, why in result.bad_clips.items()}
-
-    def mean(name: str) -> int:
-        return round(statistics.mean(context[name] or 0 for context in contexts))
-
-    context = dataclasses.replace(
-        RunContext.of(contexts[0]),
-        command=command,
-        date=time.strftime("%Y-%m-%d %H:%M"),
-        notes=(*catalog.notes, f"{len(results)} models, one a fold; sizes of training and validation are means"),
-        split=split,
-        siblings=sum(result.siblings for result in results),
-        train_clips=mean("train_clips"),
-        validation_clips=mean("validation_clips"),
-        train_groups=mean("train_groups"),
-        validation_groups=mean("validation_groups"),
-        test_groups=None,
-        epochs=mean("epochs"),
-        best_epoch=None,
-        seconds=sum(context["seconds"] or 0 for context in contexts),
-        bad_clips=bad_clips,
-    )
-    metrics = compute_metrics(predictions, seed=settings.seed).to_dict()
-    predictions.write(run / "predictions.csv")
-    write_run_report(run, predictions, context, catalog, None)
-    _finish(RunResult(run, split, context.siblings or 0, metrics, bad_clips), context)
-    return metrics
-
-
-def make_accelerator(settings: TrainSettings) -> Accelerator:
-    """accelerate, on the asked device and in the precision that the device has."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device is to be seen here")
-    cpu = settings.device == "cpu"
-    precision: str = settings.precision
-    if precision == "auto":
-        cuda = torch.cuda.is_available() and not cpu
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "no"
-    return Accelerator(cpu=cpu, mixed_precision=precision)
-
-
-def on_main_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in one process and give its result, or its error, to all."""
-    state = PartialState()
-    outcome: list[Any] = [None, None]
-    if state.is_main_process:
-        try:
-            outcome[0] = function(*arguments)
-        except KineGRUError as error:
-            outcome[1] = error
-    if state.num_processes > 1:
-        broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
-
-
-def clip_statistics(clips: Sequence[Clip], most: int = 500, threads: int = 8) -> dict[str, Any]:
-    """Median length (frames), rate (frames a second) and duration (s) of up to `most` clips, evenly chosen."""
-    chosen = clips[:: max(1, len(clips) // most)]
-    with ThreadPoolExecutor(threads) as pool:
-        infos = [info for info in pool.map(_try_probe, (clip.path for clip in chosen)) if info is not None]
-    if not infos:
-        return {}
-    known = [info.fps for info in infos if info.fps]
-    return {
-        "clips": len(infos),
-        "median_frames": statistics.median(info.frames for info in infos),
-        "median_fps": statistics.median(known) if known else None,
-        "median_seconds": statistics.median(info.duration for info in infos if info.fps) if known else None,
-    }
-
-
-def fingerprint(text: str) -> str:
-    """Eight hex digits for a clip's or group's name, so that a model file knows what it was trained on without names."""
-    return f"{zlib.crc32(text.encode()):08x}"
 
 
 # -- steps --------------------------------------------------------------------------------------------------------
@@ -307,50 +217,17 @@ def _predictions(catalog: Catalog, clips: Sequence[Clip], scores: Scores, fold: 
     )
 
 
-def _provenance(
-    catalog: Catalog, context: RunContext, settings: TrainSettings, clips: Iterable[Clip], metrics: dict[str, Any]
-) -> dict[str, Any]:
-    clips = list(clips)
-    return {
-        "data": catalog.describe(),
-        "split": context.split,
-        "seed": settings.seed,
-        "settings": _portable(settings),
-        "versions": dict(context.versions),
-        "clips": {"train": context.train_clips, "validation": context.validation_clips, "test": metrics["clips"]},
-        "siblings": context.siblings,
-        "metrics": {name: metrics[name] for name in ("right", "clips", "top1", "top5", "wilson")},
-        "trained_on": {
-            "clips": sorted({fingerprint(catalog.name(clip)) for clip in clips}),
-            "groups": sorted({fingerprint(clip.group) for clip in clips if clip.group is not None}),
-        },
-    }
-
-
-def _portable(settings: TrainSettings) -> dict[str, Any]:
-    """The settings without paths of this machine."""
-    return settings.to_dict() | {"backbone_weights": Path(settings.backbone_weights).name, "cache": "auto"}
-
-
-def _stored(run: Path) -> dict[str, Any]:
+def stored(run: Path) -> dict[str, Any]:
     return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 
 
-def _finish(result: RunResult, context: RunContext) -> None:
+def finish(result: RunResult, context: RunContext) -> None:
     with atomic_write(result.run / "metrics.json") as file:
         json.dump({**result.to_dict(), "context": dataclasses.asdict(context)}, file, ensure_ascii=False, indent=1)
 
 
 def _groups(clips: Sequence[Clip]) -> int | None:
     return len({clip.group for clip in clips if clip.group is not None}) or None
-
-
-def describe_machine(accelerator: Accelerator) -> str:
-    """Processor, cores and accelerator, in words."""
-    if accelerator.device.type == "cuda":
-        return f"{torch.cuda.get_device_name()} ×{accelerator.num_processes}"
-    processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores{processes}"
 
 
 def _say_bad(bad: dict[str, str]) -> None:
@@ -363,10 +240,3 @@ def _say_bad(bad: dict[str, str]) -> None:
 def _short(catalog: Catalog, path: str) -> str:
     found = next((clip for clip in catalog.clips if str(clip.path) == path), None)
     return catalog.name(found) if found is not None else path
-
-
-def _try_probe(path: Path) -> Any:
-    try:
-        return probe(path, exact=False)
-    except VideoError:
-        return None

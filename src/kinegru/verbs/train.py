@@ -17,8 +17,10 @@ from kinegru.data.catalog import load_catalog
 from kinegru.data.splits import default_split, make_splits
 from kinegru.errors import UsageError
 from kinegru.files import atomic_write
+from kinegru.training.processes import make_accelerator, on_main_process
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.run import RunResult, finished_run, make_accelerator, on_main_process, pool_runs, train_split
+from kinegru.verbs.pool import pool_runs
+from kinegru.verbs.run import RunResult, finished_run, train_split
 
 FREE_TO_CHANGE = {"workers", "checkpoint_minutes", "tensorboard", "cache", "device"}  # do not change what is learnt
 
@@ -141,6 +143,8 @@ def _remove_run(run: Path) -> None:
 
 
 def _command(data: str, run: Path, split: str, pattern: str | None) -> str:
-    quoted = [json.dumps(text, ensure_ascii=False) if re.search(r"[^\w./:=-]", text) else text for text in (data, str(run))]
+    quoted = [
+        json.dumps(text, ensure_ascii=False) if re.search(r"[^\w./:=-]", text) else text for text in (data, str(run))
+    ]
     extra = f" --group-pattern {json.dumps(pattern)}" if pattern else ""
     return f"kinegru train {quoted[0]} --split {split}{extra} --config {quoted[1]}/settings.yaml"

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -24,6 +24,8 @@ from kinegru.errors import VideoError
 
 THREADS_VARIABLE = "KINEGRU_DECODE_THREADS"
 TEXT_ART = {"ansi", "bintext", "xbin", "idf"}  # libav would read a text file as a film of its letters
+
+Matrix = tuple[int, int, int, int]
 
 
 def decode_threads() -> int:
@@ -46,16 +48,18 @@ def decode_threads() -> int:
 class Decoder:
     """One pass over the frames of a file, in display order.
 
-    `announced` is the number of frames the container promises (0 if it does not say). While iterating, `decoded` counts the
-    frames that came out and `damage` holds the first thing that was wrong, None for a sound file.
+    `announced` is the number of frames the container promises (0 if it does not say). While iterating, `decoded` counts
+    the frames that came out and `damage` holds the first thing that was wrong, None for a sound file.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         self.path = Path(path)
-        self.threads = decode_threads() if threads is None else threads
         self.decoded = 0
         self.damage: str | None = None
-        self._packets = 0
+        self.matrix: Matrix | None = None
+        self._size: tuple[int, int] | None = None
+        self._kept: list[Any] | None = None
+        self._reformatter = VideoReformatter()
         self._container = _open(self.path)
         try:
             self.stream = self._pick_stream()
@@ -63,57 +67,91 @@ class Decoder:
             self._container.close()
             raise
         self.context = self.stream.codec_context
-        self.context.thread_type = "AUTO" if self.threads > 1 else "SLICE"
-        self.context.thread_count = self.threads
+        self.context.thread_count = decode_threads() if threads is None else threads
+        self.context.thread_type = "AUTO" if self.context.thread_count > 1 else "SLICE"
         self.announced = int(self.stream.frames or 0)
-        self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None
-        self.matrix: tuple[int, int, int, int] | None = None
+        self.container_name: str = self._container.format.name
 
     def __enter__(self) -> Decoder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._container.close()
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         """Every frame that decodes, in display order. Raises VideoError only if not one does."""
+        for packet in self._packets():
+            try:
+                frames = self.context.decode(packet)
+            except (av.error.FFmpegError, EOFError) as error:
+                self.note(f"a frame after number {self.decoded} does not decode ({_reason(error)})")
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self.note(f"a frame after number {self.decoded} is corrupt")
+                    continue
+                self.look(frame)
+                self.decoded += 1
+                yield frame
+        if not self.decoded:
+            raise VideoError(f"{shown(self.path)}: no frame can be decoded ({self.damage or 'the stream is empty'})")
+
+    def keep_packets(self, limit: int) -> list[Any] | None:
+        """All packets of the stream, undecoded; later iteration starts from them. None if they exceed `limit` bytes."""
+        kept, size = [], 0
+        packets = self._packets()
+        for packet in packets:
+            kept.append(packet)
+            size += packet.size if packet is not None else 0
+            if size > limit:
+                self._kept, self._rest = kept, packets
+                return None
+        self._kept, self._rest = kept, iter(())
+        return [packet for packet in kept if packet is not None]
+
+    def _packets(self) -> Iterator[Any]:
+        """Whole packets that hold something, then None, which makes the decoder give up what it holds back."""
+        if self._kept is not None:
+            yield from self._kept
+            yield from self._rest
+            return
+        count = 0
         packets = self._container.demux(self.stream)
         while True:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
-                self._note(f"reading stops after {self._packets} packets ({_reason(error)})")
+                self.note(f"the file cannot be read beyond frame {count} ({_reason(error)})")
+                break
+            except IndexError:  # PyAV, at the end of a file in which damage made new streams appear
+                self.note("the file changes its streams on the way")
                 break
             if packet is None:
                 break
-            if packet.size and packet.is_corrupt:
-                self._note(f"packet {self._packets} is cut short")
+            if not packet.size:  # an empty packet stands for a frame that was left out, or for the end
                 continue
-            self._packets += packet.size > 0
-            yield from self._frames(packet)
-        if self._packets < self.announced:
-            self._note(f"{self.announced} frames announced, {self._packets} present")
-        if not self.decoded:
-            raise VideoError(f"{shown(self.path)}: no frame can be decoded ({self.damage or 'the video stream is empty'})")
+            if packet.is_corrupt:
+                self.note(f"the file breaks off in the middle of a frame, after {count}")
+                continue
+            count += 1
+            yield packet
+        if count < self.announced:
+            self.note(f"of {self.announced} frames announced only {count} are there")
+        elif "matroska" in self.container_name and _matroska_is_cut(self.path):
+            self.note(f"the file breaks off after {count} frames")
+        yield None
 
     def rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """The frame as it is meant to be seen: uint8 (H, W, 3) RGB, rotation and mirroring of the file applied.
 
         Frames of a stream that changes its size on the way are brought to the size of the first.
         """
-        self._look(frame)
-        assert self._size is not None
-        width, height = self._size
+        self.look(frame)
+        width, height = self._size or (frame.width, frame.height)
         image = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()  # (h, w, 3)
-        return np.ascontiguousarray(upright(image, self.matrix))  # (H, W, 3)
-
-    def count_packets(self) -> int:
-        """Packets of the video stream, counted without decoding; uses up this pass."""
-        try:
-            return sum(1 for packet in self._container.demux(self.stream) if packet.size and not packet.is_discard)
-        except (av.error.FFmpegError, OSError):
-            return self._packets
+        return np.ascontiguousarray(upright(cast("NDArray[np.uint8]", image), self.matrix))  # (H, W, 3)
 
     @property
     def display_size(self) -> tuple[int, int]:
@@ -132,26 +170,14 @@ class Decoder:
             return 90 if b > 0 else 270
         return 0 if a > 0 else 180
 
-    def _look(self, frame: av.VideoFrame) -> None:
+    def look(self, frame: av.VideoFrame) -> None:
+        """Take size and orientation from the first frame."""
         if self._size is None:
             self._size = (frame.width, frame.height)
             self.matrix = _display_matrix(frame)
 
-    def _frames(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
-        try:
-            frames = packet.decode()
-        except (av.error.FFmpegError, EOFError) as error:
-            self._note(f"packet {self._packets} does not decode ({_reason(error)})")
-            return
-        for frame in frames:
-            if frame.is_corrupt:
-                self._note(f"frame {self.decoded} is corrupt")
-                continue
-            self._look(frame)
-            self.decoded += 1
-            yield frame
-
-    def _note(self, damage: str) -> None:
+    def note(self, damage: str) -> None:
+        """Remember what was wrong with the file; the first of it is told."""
         self.damage = self.damage or damage
 
     def _pick_stream(self) -> Any:
@@ -168,7 +194,7 @@ class Decoder:
         return stream
 
 
-def upright(image: NDArray[np.uint8], matrix: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:
+def upright(image: NDArray[np.uint8], matrix: Matrix | None) -> NDArray[np.uint8]:
     """Apply the display matrix (a, b, c, d): stored x runs along (a, b) on the screen and stored y along (c, d).
 
     Quarter turns and mirrorings, which is what cameras write; any other angle is taken as the nearest of them.
@@ -219,10 +245,27 @@ def _reason(error: BaseException) -> str:
     return text.splitlines()[0].lower()
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+def _display_matrix(frame: av.VideoFrame) -> Matrix | None:
     """(a, b, c, d) of the frame's display matrix, None for a picture that is stored as it is shown."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return None
     a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(bytes(data), dtype="=i4", count=9))
     return None if (a > 0 and d > 0 and abs(a) > abs(b)) else (a, b, c, d)
+
+
+def _matroska_is_cut(path: Path) -> bool:
+    """Whether a Matroska file is shorter than its header says; libav does not tell."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    at = 0
+    for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # the EBML header, then the segment that holds the rest
+        if head[at : at + 4] != name or at + 5 > len(head):
+            return False
+        length = 9 - head[at + 4].bit_length()  # of the size that follows, in bytes
+        bits = 7 * length
+        size = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << bits) - 1)
+        if size == (1 << bits) - 1:  # a live recording: unknown
+            return False
+        at += 4 + length + size
+    return path.stat().st_size < at

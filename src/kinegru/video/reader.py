@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from kinegru.errors import VideoError
 from kinegru.video.container import Decoder, shown
 from kinegru.video.sampling import indices_at, uniform_indices
+from kinegru.video.selective import PACKET_BYTES, Plan
 
 Frame = NDArray[np.uint8]
 
@@ -60,7 +60,7 @@ def probe(path: str | os.PathLike[str], *, exact: bool = True) -> VideoInfo:
     with Decoder(path) as decoder:
         clock = _Clock()
         for frame in decoder:
-            clock.tick(frame)
+            clock.tick(decoder, frame)
             if not exact and decoder.announced:
                 return _info(decoder, clock, decoder.announced)
         return _info(decoder, clock, decoder.decoded)
@@ -69,8 +69,8 @@ def probe(path: str | os.PathLike[str], *, exact: bool = True) -> VideoInfo:
 def frames_at(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.int64]) -> Frame:
     """Frames by their number in display order: uint8 (len(indices), H, W, 3) RGB.
 
-    Numbers may repeat and come in any order. Raises VideoError if one is out of range (saying how many frames there are),
-    or if the file cannot be read.
+    Numbers may repeat and come in any order. Raises VideoError if one is out of range (saying how many frames there
+    are), or if the file cannot be read.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> frames_at(example_clip(), [29, 0, 0]).shape
@@ -83,12 +83,17 @@ def frames_at(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.
     if min(wanted) < 0:
         raise VideoError(f"{shown(path)}: frame {min(wanted)} was asked for; frames are numbered from 0")
     with Decoder(path) as decoder:
-        found = _collect(decoder, set(wanted), None, stop=True)
-        if max(wanted) not in found:
-            raise VideoError(
-                f"{shown(path)}: frame {max(wanted)} was asked for, but there are only {decoder.decoded} "
-                f"(numbered from 0){f'; the file is damaged: {decoder.damage}' if decoder.damage else ''}"
-            )
+        plan = Plan.of(decoder)
+        found = plan.frames(set(wanted), decoder.rgb) if plan and max(wanted) < plan.length else None
+    if found is None:
+        with Decoder(path) as decoder:
+            found = _collect(decoder, set(wanted), decoder.rgb, stop=True)
+            if max(wanted) not in found:
+                damage = f"; the file is damaged: {decoder.damage}" if decoder.damage else ""
+                raise VideoError(
+                    f"{shown(path)}: frame {max(wanted)} was asked for, but there are only {decoder.decoded}, "
+                    f"numbered from 0{damage}"
+                )
     return np.stack([found[i] for i in wanted])
 
 
@@ -127,23 +132,38 @@ def read_clip(
     def choose(length: int) -> NDArray[np.int64]:
         return uniform_indices(length, num_frames) if offsets is None else indices_at(length, offsets)
 
-    length = 0
+    length, threads, quick = 0, None, True
     while True:
-        with Decoder(path) as decoder:
+        with Decoder(path, threads) as decoder:
+            convert = _converter(decoder, each)
+            plan = Plan.of(decoder) if quick else None
+            if plan is not None:
+                found = plan.frames(choose(plan.length).tolist(), convert)
+                if found is not None:
+                    info = _info(decoder, _Clock(plan.length, plan.start, plan.end), plan.length)
+                    break
+                quick = False
+                continue
+            guess = length or decoder.announced or len(decoder.keep_packets(PACKET_BYTES) or ()) or 1
             clock = _Clock()
-            indices = choose(length or decoder.announced or _count_packets(path))
-            found = _collect(decoder, set(indices.tolist()), each, clock=clock)
-            info = _info(decoder, clock, decoder.decoded)
-        if np.array_equal(indices, choose(decoder.decoded)):
-            values = [found[i] for i in indices.tolist()]
-            return (values if each is not None else np.stack(values)), info
-        length = decoder.decoded
+            found = _collect(decoder, set(choose(guess).tolist()), convert, clock)
+            if np.array_equal(choose(guess), choose(decoder.decoded)):
+                info = _info(decoder, clock, decoder.decoded)
+                break
+            # damaged frames may come and go with several threads; with one they do not
+            length, threads, quick = decoder.decoded, 1, False
+    values = [found[i] for i in choose(info.frames).tolist()]
+    return (values if each is not None else np.stack(values)), info
+
+
+def _converter(decoder: Decoder, each: Callable[[Frame], Any] | None) -> Callable[[Any], Any]:
+    return decoder.rgb if each is None else lambda frame: each(decoder.rgb(frame))
 
 
 def _collect(
     decoder: Decoder,
     wanted: set[int],
-    each: Callable[[Frame], Any] | None,
+    convert: Callable[[Any], Any],
     clock: _Clock | None = None,
     stop: bool = False,
 ) -> dict[int, Any]:
@@ -152,29 +172,27 @@ def _collect(
     last = max(wanted)
     for number, frame in enumerate(decoder):
         if clock is not None:
-            clock.tick(frame)
+            clock.tick(decoder, frame)
         if number in wanted:
-            image = decoder.rgb(frame)
-            found[number] = image if each is None else each(image)
+            found[number] = convert(frame)
         if stop and number == last:
             break
     return found
 
 
+@dataclass
 class _Clock:
-    """First and last timestamp, for the frame rate where the container does not give one."""
+    """First and last timestamp in seconds, for the frame rate where the container does not give one."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: float | None = None
-        self.last: float | None = None
+    count: int = 0
+    first: float | None = None
+    last: float | None = None
 
-    def tick(self, frame: Any) -> None:
+    def tick(self, decoder: Decoder, frame: Any) -> None:
         self.count += 1
-        time = frame.time
-        if time is not None:
-            self.first = time if self.first is None else self.first
-            self.last = time
+        if frame.pts is not None and decoder.stream.time_base is not None:
+            self.last = float(frame.pts * decoder.stream.time_base)
+            self.first = self.last if self.first is None else self.first
 
 
 def _info(decoder: Decoder, clock: _Clock, frames: int) -> VideoInfo:
@@ -190,13 +208,8 @@ def _info(decoder: Decoder, clock: _Clock, frames: int) -> VideoInfo:
         width=width,
         height=height,
         duration=frames / fps if fps > 0 else 0.0,
-        codec=decoder.context.name,
+        codec=decoder.context.codec.canonical_name,
         rotation=decoder.rotation,
         damaged=decoder.damage,
     )
 
-
-def _count_packets(path: str | os.PathLike[str]) -> int:
-    """A first guess at the frame count for containers that do not give it; nothing is decoded."""
-    with Decoder(path, threads=1) as decoder:
-        return max(1, decoder.count_packets())

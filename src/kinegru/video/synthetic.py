@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from kinegru.errors import UsageError, VideoError
+from kinegru.errors import KineGRUError, UsageError, VideoError
 from kinegru.files import atomic_write
 from kinegru.video.puppet import ACTIONS, Motion, draw_person, paint, skeleton
 from kinegru.video.reader import read_clip
@@ -201,6 +201,11 @@ def _write_in_parallel(folder: Path, workers: int, report: Callable[[], None]) -
                 process.wait()
 
 
+def _complain(error: KineGRUError) -> int:
+    print(error, file=sys.stderr)
+    return error.exit_status
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kinegru.video.synthetic", description="Write drawn action clips.")
     parser.add_argument("folder", type=Path)
@@ -223,4 +228,7 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    try:
+        _main()
+    except KineGRUError as error:
+        sys.exit(_complain(error))

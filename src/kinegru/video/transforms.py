@@ -95,7 +95,7 @@ class Preprocessing:
     def resize(self, frame: Frame, box: Box | None = None) -> torch.Tensor:
         """Cut `box` (default: what `fit` keeps) out of a uint8 frame (H, W, 3) and resize it: uint8 (size, size, 3)."""
         top, left, height, width = box or self.region(frame.shape[0], frame.shape[1])
-        image = torch.from_numpy(frame[top : top + height, left : left + width])  # (h, w, 3)
+        image = _tensor(frame[top : top + height, left : left + width])  # (h, w, 3)
         if self.fit != "pad":
             return self._scale(image, self.size, self.size)
         scale = self.size / max(height, width)
@@ -255,6 +255,13 @@ def load_clip_with_info(
 
     frames, info = read_clip(path, preprocessing.frames, rng, each=shrink)
     return preprocessing.normalise(draw.recolour(torch.stack(frames))), info
+
+
+def _tensor(image: Frame) -> torch.Tensor:
+    """Without a copy where torch can take the memory as it is: writable, and not read backwards."""
+    if not image.flags.writeable or min(image.strides) < 0:
+        image = image.copy()
+    return torch.from_numpy(image)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,0 +1,232 @@
+"""Reading clips: our path against OpenCV's reader on the same files, interleaved in one run.
+
+    python benchmarks/decode.py ../shared/data/weizmann ../shared/data/fights --clips 40 --json results/benchmarks/decode.json
+
+Each side gives the same thing, 40 uniformly sampled RGB frames of 299 x 299 as one uint8 array; the float conversion is the
+same code for any reader and left out. OpenCV is used well: `grab` for frames that are not wanted, `retrieve` for those that are,
+its threads set like ours. Two of its resizes are measured: INTER_CUBIC, the name training scripts use, which does not
+antialias (each output pixel sees 4 x 4 input pixels however much the picture shrinks), and INTER_AREA, which does. Ours is
+antialiased bicubic. Per clip the sides take turns; a clip's time is its median over the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from kinegru.files import atomic_write
+from kinegru.video.container import THREADS_VARIABLE, Decoder
+from kinegru.video.reader import probe, read_clip
+from kinegru.video.sampling import uniform_indices
+from kinegru.video.transforms import Preprocessing
+
+OURS = "KineGRU"
+CUBIC, AREA = "OpenCV INTER_CUBIC", "OpenCV INTER_AREA"
+SIDES = (OURS, CUBIC, AREA)
+
+
+def read_ours(path: str, preprocessing: Preprocessing) -> np.ndarray:
+    frames, _ = read_clip(path, preprocessing.frames, each=preprocessing.resize)
+    return torch.stack(frames).numpy()  # (T, S, S, 3)
+
+
+def read_opencv(path: str, preprocessing: Preprocessing, threads: int, interpolation: int) -> np.ndarray:
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+    length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    indices = uniform_indices(length, preprocessing.frames).tolist()
+    size, found = (preprocessing.size, preprocessing.size), {}
+    for number in range(indices[-1] + 1):
+        if not capture.grab():
+            break
+        if number in set(indices):
+            _, image = capture.retrieve()
+            found[number] = cv2.cvtColor(cv2.resize(image, size, interpolation=interpolation), cv2.COLOR_BGR2RGB)
+    capture.release()
+    return np.stack([found[i] for i in indices])  # (T, S, S, 3)
+
+
+def parts_of_ours(path: str, preprocessing: Preprocessing) -> dict[str, float]:
+    """Seconds by part when every frame is decoded one after the other, nothing left out."""
+    spent = {"open": 0.0, "decode all frames": 0.0, "to RGB": 0.0, "resize": 0.0}
+    clock = time.perf_counter
+
+    def lap(part: str, since: float) -> float:
+        now = clock()
+        spent[part] += now - since
+        return now
+
+    start = clock()
+    with Decoder(path) as decoder:
+        wanted = set(uniform_indices(decoder.announced or probe(path).frames, preprocessing.frames).tolist())
+        now = lap("open", start)
+        for number, frame in enumerate(decoder):
+            now = lap("decode all frames", now)
+            if number in wanted:
+                image = decoder.rgb(frame)
+                now = lap("to RGB", now)
+                preprocessing.resize(image)
+                now = lap("resize", now)
+        lap("decode all frames", now)
+    return spent
+
+
+def measure(paths: list[str], preprocessing: Preprocessing, threads: int, repeats: int) -> dict[str, Any]:
+    os.environ[THREADS_VARIABLE] = str(threads)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    read: dict[str, Callable[[str], np.ndarray]] = {
+        OURS: lambda path: read_ours(path, preprocessing),
+        CUBIC: lambda path: read_opencv(path, preprocessing, threads, cv2.INTER_CUBIC),
+        AREA: lambda path: read_opencv(path, preprocessing, threads, cv2.INTER_AREA),
+    }
+    clips = []
+    for done, path in enumerate(paths):
+        outputs = {side: read[side](path) for side in SIDES}  # also brings the file into the page cache
+        difference = np.abs(outputs[OURS].astype(np.int16) - outputs[AREA]).mean()
+        times: dict[str, list[float]] = {side: [] for side in SIDES}
+        for repeat in range(repeats):
+            for turn in range(len(SIDES)):
+                side = SIDES[(turn + repeat) % len(SIDES)]
+                start = time.perf_counter()
+                read[side](path)
+                times[side].append(time.perf_counter() - start)
+        parts = parts_of_ours(path, preprocessing)
+        info = probe(path, exact=False)
+        clips.append(
+            {
+                "clip": Path(path).name,
+                "size": f"{info.width}x{info.height}",
+                "frames": info.frames,
+                "seconds": {side: statistics.median(times[side]) for side in SIDES},
+                "parts": parts,
+                "mean difference to INTER_AREA": round(float(difference), 2),
+            }
+        )
+        print(f"\r{threads} threads: {done + 1}/{len(paths)} clips", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    return {"threads": threads, "summary": summarise(clips), "clips": clips}
+
+
+def summarise(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By picture size and over all: median milliseconds, and the ratio OpenCV / ours with its quartiles."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for clip in clips:
+        width, height = map(int, clip["size"].split("x"))
+        name = "up to 240 lines" if height <= 240 else "up to 480 lines" if height <= 480 else "720 lines and more"
+        groups.setdefault(name, []).append(clip)
+    rows = []
+    for name, members in [*sorted(groups.items()), ("all", clips)]:
+        row: dict[str, Any] = {"pictures": name, "clips": len(members)}
+        for side in SIDES:
+            row[f"{side}, ms"] = round(1000 * statistics.median(c["seconds"][side] for c in members), 1)
+        for side in (CUBIC, AREA):
+            ratios = [c["seconds"][side] / c["seconds"][OURS] for c in members]
+            low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+            row[f"{side} / ours"] = {"median": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}
+            total = sum(c["seconds"][side] for c in members) / sum(c["seconds"][OURS] for c in members)
+            row[f"{side} / ours, total time"] = round(total, 2)
+        row["parts, ms"] = {
+            part: round(1000 * statistics.mean(c["parts"][part] for c in members), 1) for part in members[0]["parts"]
+        }
+        rows.append(row)
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load at start": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "av": av.__version__,
+        "opencv": cv2.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    lines = [
+        "# Reading clips: ours against OpenCV",
+        "",
+        f"{result['frames']} frames of {result['size']} px from each clip as uint8 RGB, {result['repeats']} interleaved repeats. "
+        "Ratios above 1: ours is faster. INTER_CUBIC does not antialias, INTER_AREA and ours do.",
+        "",
+        f"`{result['command']}`",
+        "",
+        f"Machine: {about}.",
+    ]
+    for run in result["runs"]:
+        lines += ["", f"## {run['threads']} thread{'s' if run['threads'] > 1 else ''}", ""]
+        lines += ["| pictures | clips | ours, ms | INTER_CUBIC, ms | ratio (quartiles) | INTER_AREA, ms | ratio (quartiles) |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for row in run["summary"]:
+            cells = [row["pictures"], str(row["clips"]), str(row[f"{OURS}, ms"])]
+            for side in (CUBIC, AREA):
+                ratio = row[f"{side} / ours"]
+                low, high = ratio["quartiles"]
+                cells += [str(row[f"{side}, ms"]), f"**{ratio['median']}** ({low} to {high})"]
+            lines.append(f"| {' | '.join(cells)} |")
+        everything = run["summary"][-1]
+        parts = ", ".join(f"{part} {value} ms" for part, value in everything["parts, ms"].items())
+        lines += [
+            "",
+            f"All clips together: INTER_CUBIC takes {everything[f'{CUBIC} / ours, total time']} times our time, "
+            f"INTER_AREA {everything[f'{AREA} / ours, total time']} times. "
+            f"Where a clip's time goes without leaving any frame out, on average: {parts}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of class folders")
+    parser.add_argument("--clips", type=int, default=40, help="clips a folder, spread over it evenly")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--size", type=int, default=299)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    parser.add_argument("--json", type=Path, help="write the result here, and a table beside it as .md")
+    arguments = parser.parse_args()
+
+    paths: list[str] = []
+    for folder in arguments.folders:
+        files = sorted(str(p) for p in folder.glob("*/*") if p.suffix in (".avi", ".mp4", ".mkv", ".webm", ".mov"))
+        if not files:
+            sys.exit(f"{folder}: no class folders with clips in it")
+        paths += [files[i] for i in uniform_indices(len(files), min(arguments.clips, len(files)))]
+    preprocessing = Preprocessing(frames=arguments.frames, size=arguments.size)
+    result: dict[str, Any] = {
+        "command": " ".join(["python", "benchmarks/decode.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "frames": arguments.frames,
+        "size": arguments.size,
+        "repeats": arguments.repeats,
+        "runs": [measure(paths, preprocessing, threads, arguments.repeats) for threads in dict.fromkeys(arguments.threads)],
+    }
+    text = as_markdown(result)
+    print(text)
+    if arguments.json:
+        with atomic_write(arguments.json) as file:
+            json.dump(result, file, indent=1)
+        with atomic_write(arguments.json.with_suffix(".md")) as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main()

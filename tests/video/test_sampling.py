@@ -1,0 +1,66 @@
+"""MODEL.md §6: one frame from each of T equal segments, any L, any T."""
+
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinegru.video.sampling import indices_at, jittered_indices, uniform_indices
+
+lengths = st.integers(1, 3000)
+counts = st.integers(1, 200)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths, counts)
+def test_uniform_is_the_printed_formula(length: int, count: int) -> None:
+    expected = [floor((i + Fraction(1, 2)) * length / count) for i in range(count)]
+    indices = uniform_indices(length, count)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths, counts, st.integers(0, 2**32))
+def test_jitter_stays_in_its_segment(length: int, count: int, seed: int) -> None:
+    indices = jittered_indices(length, count, np.random.default_rng(seed))
+    segments = np.arange(count)
+    assert indices.shape == (count,)
+    assert indices.dtype == np.int64
+    assert (indices >= np.floor(segments * length / count) - 1e-9).all()
+    assert (indices <= np.minimum(np.ceil((segments + 1) * length / count), length - 1)).all()
+
+
+def test_jitter_reaches_every_frame_and_the_middle_is_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    draws = np.stack([jittered_indices(60, 6, rng) for _ in range(2000)])
+    assert set(draws.ravel().tolist()) == set(range(60))
+    np.testing.assert_allclose(draws.mean(0), np.arange(6) * 10 + 4.5, atol=0.3)
+
+
+def test_short_clips_repeat_frames_by_the_same_formula() -> None:
+    assert uniform_indices(3, 7).tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert uniform_indices(1, 5).tolist() == [0] * 5
+    assert jittered_indices(1, 5, np.random.default_rng(0)).tolist() == [0] * 5
+
+
+def test_half_offsets_are_the_uniform_indices() -> None:
+    for length, count in ((1, 1), (7, 40), (40, 7), (99, 40)):
+        assert np.array_equal(indices_at(length, np.full(count, 0.5)), uniform_indices(length, count))
+
+
+def test_largest_offset_never_leaves_the_clip() -> None:
+    almost_one = np.full(40, np.nextafter(1.0, 0.0))
+    for length in (1, 39, 40, 41, 10**9):
+        assert indices_at(length, almost_one).max() == length - 1
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, 5), (5, 0), (-1, 5)])
+def test_nothing_cannot_be_sampled(length: int, count: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        uniform_indices(length, count)
+    with pytest.raises(ValueError, match="at least 1"):
+        jittered_indices(length, count, np.random.default_rng(0))
