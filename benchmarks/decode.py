@@ -29,9 +29,9 @@ import torch
 
 from kinegru.files import atomic_write
 from kinegru.video.container import THREADS_VARIABLE, Decoder
-from kinegru.video.reader import probe, read_clip
+from kinegru.video.reader import probe
 from kinegru.video.sampling import uniform_indices
-from kinegru.video.transforms import Preprocessing
+from kinegru.video.transforms import Preprocessing, load_images
 
 OURS = "KineGRU"
 CUBIC, AREA = "OpenCV INTER_CUBIC", "OpenCV INTER_AREA"
@@ -39,8 +39,7 @@ SIDES = (OURS, CUBIC, AREA)
 
 
 def read_ours(path: str, preprocessing: Preprocessing) -> np.ndarray:
-    frames, _ = read_clip(path, preprocessing.frames, each=preprocessing.resize)
-    return torch.stack(frames).numpy()  # (T, S, S, 3)
+    return load_images(path, preprocessing)[0].numpy()  # (T, S, S, 3)
 
 
 def read_opencv(path: str, preprocessing: Preprocessing, threads: int, interpolation: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The command line of a verb, derived from its function: parameters become options, docstrings their help.
 
-* A parameter without a default is positional, `*videos` takes many, a dataclass parameter is laid out flat.
+* A parameter without a default is positional, one with a default may be left out, `*videos` takes many; keyword-only
+  parameters are options; a dataclass parameter is laid out flat.
 * `--group-pattern` and `--group_pattern` are the same; a switch needs no value, and `--no-augment` turns one off.
 * `--config FILE` reads a YAML recipe; options after it win. `--json` prints the result for machines, `--debug` lets a
   traceback through.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -19,33 +21,24 @@ import typing
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+import docstring_parser
+from jsonargparse import set_parsing_settings
 
 from kinegru.errors import KineGRUError
+from kinegru.parsing import VerbParser
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-class VerbParser(ArgumentParser):
-    """An argument parser whose options are written with dashes and whose errors are one line."""
-
-    def add_argument(self, *names: str, **options: Any) -> Any:
-        """As in argparse; `--a_b` can also be written `--a-b`."""
-        if len(names) == 1 and names[0].startswith("--") and "_" in names[0]:
-            names = ("--" + names[0][2:].replace("_", "-"), names[0])
-        return super().add_argument(*names, **options)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
-        """Say in one line what was wrong with the call; exit status 2."""
-        print(f"{self.prog}: {' '.join(str(message).split())} (see {self.prog} --help)", file=sys.stderr)
-        sys.exit(2)
-
-
 def run(verb: str, arguments: list[str]) -> int:
-    """Parse, call the verb, print its result; returns the exit status."""
-    module = importlib.import_module(f"kinegru.verbs.{verb}")
+    """Parse, call the verb, print its result; returns the exit status (0 all done, 1 a failure, 2 wrong use)."""
+    _print_any_name()
+    try:
+        module = importlib.import_module(f"kinegru.verbs.{verb}")
+    except KeyboardInterrupt:
+        return _interrupted(verb)
     function = getattr(module, verb)
     parser = make_parser(verb, function)
     values = parser.parse_args(_complete_switches(arguments, function)).as_dict()
@@ -54,53 +47,90 @@ def run(verb: str, arguments: list[str]) -> int:
     try:
         return _call(module, function, values, as_json)
     except KeyboardInterrupt:
-        print(f"kinegru {verb}: interrupted", file=sys.stderr)
-        return 1
+        return _interrupted(verb)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if debug:
             raise
-        known = isinstance(error, KineGRUError)
-        text = str(error) if known else f"{type(error).__name__}: {error} (a bug; --debug shows where)"
-        print(f"kinegru {verb}: {' '.join(text.split())}", file=sys.stderr)
+        print(f"kinegru {verb}: {' '.join(_explain(error).split())}", file=sys.stderr)
         return error.exit_status if isinstance(error, KineGRUError) else 1
 
 
 def make_parser(verb: str, function: Callable[..., Any]) -> VerbParser:
-    """The parser of a verb's function."""
-    parser = VerbParser(prog=f"kinegru {verb}", description=inspect.getdoc(function), default_env=False)
-    parser.add_argument("--config", action="config", help="YAML recipe to start from.")
+    """The parser of a verb's function.
+
+    >>> def greet(name: str, *, times: int = 1) -> None:
+    ...     '''Greet somebody.
+    ...
+    ...     Args:
+    ...         name: Whom.
+    ...         times: How often.
+    ...     '''
+    >>> parser = make_parser("greet", greet)
+    >>> parser.parse_args(["Ann", "--times", "2"]).times, parser.description
+    (2, 'Greet somebody.')
+    """
+    text = docstring_parser.parse(inspect.getdoc(function) or "")
+    helps = {parameter.arg_name: parameter.description for parameter in text.params}
+    types = _types(function)
     many = _parameters(function, inspect.Parameter.VAR_POSITIONAL)
-    flat = {name: kind for name, kind in _types(function).items() if dataclasses.is_dataclass(kind)}
-    parser.add_function_arguments(function, as_positional=True, skip={*flat, *many})
+    optional = [
+        name
+        for name in _parameters(function, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if inspect.signature(function).parameters[name].default is not inspect.Parameter.empty
+    ]
+    flat = {name: kind for name, kind in types.items() if dataclasses.is_dataclass(kind)}
+    description = "\n\n".join(part for part in (text.short_description, text.long_description) if part)
+    parser = VerbParser(prog=f"kinegru {verb}", description=description, default_env=False)
+    skip = {*flat, *many, *optional}
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
+    for name in optional:
+        parser.add_argument(name, nargs="?", type=types[name], help=helps.get(name))
     for name in many:
-        parser.add_argument(name, nargs="+", type=str, help="one or more files")
+        parser.add_argument(name, nargs="+", type=str, help=helps.get(name))
     for kind in flat.values():
         parser.add_class_arguments(kind)
-    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON on stdout.")
-    parser.add_argument("--debug", type=bool, default=False, help="Show tracebacks and libraries' messages.")
+    parser.add_argument("--config", action="config", help="YAML recipe to start from; options given here win.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON, and nothing else, on stdout.")
+    parser.add_argument("--debug", type=bool, default=False, help="Show tracebacks and the libraries' messages.")
     return parser
 
 
 def _call(module: ModuleType, function: Callable[..., Any], values: dict[str, Any], as_json: bool) -> int:
     values.pop("config", None)
-    positional: list[Any] = []
     for name, kind in _types(function).items():
         if dataclasses.is_dataclass(kind):
             fields = {field.name for field in dataclasses.fields(kind)}
             values[name] = kind(**{key: values.pop(key) for key in list(values) if key in fields})  # type: ignore[operator]
+    positional: list[Any] = []
     many = _parameters(function, inspect.Parameter.VAR_POSITIONAL)
     if many:
         positional = [values.pop(name) for name in _parameters(function, inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         positional += values.pop(many[0])
     result = function(*positional, **values)
     if as_json:
-        print(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))
+        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(result.to_dict(), ensure_ascii=not unicode, indent=2))
     else:
         module.show(result)
+    sys.stdout.flush()
     return getattr(result, "exit_status", 0)
+
+
+def _explain(error: Exception) -> str:
+    """One line for people; what is no failure that a user can meet is called a bug."""
+    if isinstance(error, KineGRUError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:  # a full disk, a folder that may not be written
+        return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+    return f"{type(error).__name__}: {error} (a bug; --debug shows where)"
+
+
+def _interrupted(verb: str) -> int:
+    print(f"kinegru {verb}: interrupted", file=sys.stderr)
+    return 1
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Any]:
@@ -133,6 +163,13 @@ def _complete_switches(arguments: list[str], function: Callable[..., Any]) -> li
             argument = f"--{name[3:]}=false"
         done.append(argument)
     return done
+
+
+def _print_any_name() -> None:
+    """A file name that is no text in the terminal's encoding is shown with escapes instead of ending the verb."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quieten(debug: bool) -> None:

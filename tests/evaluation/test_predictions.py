@@ -37,7 +37,7 @@ def same(one: Predictions, other: Predictions) -> bool:
     return all(getattr(one, f) == getattr(other, f) for f in fields) and np.array_equal(one.scores, other.scores)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tables())
 def test_round_trip_is_exact_for_any_name_and_score(
     tmp_path_factory: pytest.TempPathFactory, table: Predictions

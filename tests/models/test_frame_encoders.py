@@ -121,14 +121,27 @@ def test_branch_excites_the_residual_branch_only():
         assert not torch.allclose(block(excited), branch, rtol=1e-2)
 
 
-@pytest.mark.parametrize("backbone", ["legacy_xception", "mobilenetv2_050", "resnetv2_50"])
-@pytest.mark.parametrize("mode", ["none", "parallel"])
-def test_the_neck_leaves_cached_maps_alone(backbone, mode):
-    encoder = FrameEncoder(backbone, excitation=mode).train()
+def neck_leaves_maps_alone(encoder: FrameEncoder) -> bool:
     maps = torch.randn(1, 2, encoder.trunk_channels, 4, 4)
     before = maps.clone()
-    encoder.neck(maps)
-    assert torch.equal(maps, before)
+    encoder.train().neck(maps)
+    return torch.equal(maps, before)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mode"), [("legacy_xception", "parallel"), ("legacy_xception", "none"), (SMALL, "none")]
+)
+def test_the_neck_leaves_cached_maps_alone(backbone, mode):
+    assert neck_leaves_maps_alone(FrameEncoder(backbone, excitation=mode))
+
+
+def test_a_tail_that_begins_in_place_leaves_cached_maps_alone(monkeypatch):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.ReLU(inplace=True), torch.nn.Conv2d(5, 6, 3))
+    net.forward_features, net.num_features = net.forward, 6
+    built = Backbone("chain", net, WeightsReport("none"), None, {"size": 32})
+    monkeypatch.setattr(encoders, "build_backbone", lambda *_: built)
+    encoder = FrameEncoder("chain", tail_start="1")
+    assert len(encoder.neck.tail) == 2 and neck_leaves_maps_alone(encoder)
 
 
 def test_the_tail_ends_where_the_weights_end(weights_file, tmp_path):

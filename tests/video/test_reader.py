@@ -108,13 +108,21 @@ def test_out_of_range_says_how_many_there_are(numbered: Callable[..., Path]) -> 
 def test_each_sees_a_distinct_frame_once(numbered: Callable[..., Path]) -> None:
     seen: list[int] = []
 
-    def each(frame: np.ndarray) -> int:
+    places: list[int] = []
+
+    def each(frame: np.ndarray, place: int) -> int:
         seen.append(number_of(frame))
+        places.append(place)
         return seen[-1]
 
-    values, _ = read_clip(numbered("a.mp4", 6), 20, each=each)
-    assert values == uniform_indices(6, 20).tolist()
-    assert seen == list(range(6))
+    expected = uniform_indices(6, 20).tolist()
+    for name, codec in (("a.mp4", "libx264"), ("a.avi", "mpeg4")):
+        seen.clear()
+        places.clear()
+        values, _ = read_clip(numbered(name, 6, codec=codec), 20, each=each)
+        assert values == expected
+        assert seen == list(range(6))
+        assert places == [expected.index(number) for number in range(6)]
 
 
 def corner_marked(width: int, height: int) -> np.ndarray:

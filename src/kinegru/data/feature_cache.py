@@ -36,7 +36,7 @@ LEFT_BEHIND = 24 * 3600.0  # seconds after which a temporary file is that of a p
 
 @functools.lru_cache(maxsize=100_000)
 def _digest_of_bytes(path: Path, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest() if hasattr(hashlib, "file_digest") else _blake(file)
 
 
@@ -133,7 +133,8 @@ class FeatureCache:
         path = self.path(clip, view)
         try:
             with safe_open(path, framework="pt") as file:
-                return _unpack({name: file.get_tensor(name) for name in file.keys()})
+                names = file.keys()
+                return _unpack({name: file.get_tensor(name) for name in names})
         except FileNotFoundError:
             raise DataError(f"{clip.path}: view {view} is not in the feature cache {self.folder}") from None
         except (SafetensorError, OSError, KeyError) as error:

@@ -28,7 +28,7 @@ class RunContext:
     notes: Sequence[str] = ()  # sentences the reader should see beside the protocol
 
     split: str | None = None  # as given: official:1, group, random, column, leave-one-group-out:NAME, folds:K:I, ...
-    siblings: int | None = None  # test clips that have a clip of their own group in training; None: not known
+    siblings: int | None = None  # test clips with a clip of their own group in training; None: not known
     train_clips: int | None = None
     validation_clips: int | None = None
     test_clips: int | None = None  # without it, the clips in the predictions

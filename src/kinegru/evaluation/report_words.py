@@ -21,12 +21,12 @@ def protocol_words(context: RunContext, metrics: Metrics) -> list[str]:
     'Clips were drawn at random one by one, so clips of one person or recording may lie on both sides.'
     """
     sentences = [_split_words(context.split)]
-    if context.siblings == 0:
+    if context.siblings == 0 and metrics.groups:
         sentences.append(
             "No test clip has a sibling in training, a clip of the same group: "
             "the number says how well the model does on people and recordings it has never seen."
         )
-    elif context.siblings is None:
+    elif not context.siblings:  # not counted, or nothing to count by: a clip without a group has no siblings to find
         sentences.append(
             "How many test clips have a sibling in training (a clip of the same person or recording) is not known. "
             "If there are any, the numbers are too good for people and recordings never seen."
@@ -35,7 +35,7 @@ def protocol_words(context: RunContext, metrics: Metrics) -> list[str]:
         has = "test clip has a sibling" if context.siblings == 1 else "test clips have a sibling"
         sentences.append(f"{context.siblings:,} {has} in training: see the warning at the top.")
     if context.selection:
-        sentences.append(f"The weights were chosen by: {context.selection}. The test clips had no part in it.")
+        sentences.append(f"The weights were chosen by: {context.selection}.")
     if metrics.unlabelled:
         have = "clip has no label and is" if metrics.unlabelled == 1 else "clips have no label and are"
         sentences.append(f"{metrics.unlabelled:,} predicted {have} left out of every number.")
@@ -53,7 +53,7 @@ def _split_words(split: str | None) -> str:
     parts, _, number = rest.partition(":")
     dealt = f"The clips were dealt into {parts} parts, groups kept whole where they are known"
     words = {
-        "official": f"The data set's official {f'list {rest} says' if rest else 'lists say'} which clips train or test.",
+        "official": f"The data's official {f'list {rest} says' if rest else 'lists say'} which clips train or test.",
         "group": "Groups (a person, a recording) were kept whole: each trains or tests, never both.",
         "random": "Clips were drawn at random one by one, so clips of one person or recording may lie on both sides.",
         "column": "The column 'split' of the data's CSV says which clips train and which test.",

@@ -1,8 +1,8 @@
-"""A small Xception for demos and tests, trained from scratch in minutes: the shape of the large one, a tenth of its width.
+"""A small Xception for demos and tests, trained from scratch in minutes: the large one at a tenth of its width.
 
-Registered with timm as `xception_small`, so that it is a backbone like any other. As in Xception (Chollet, CVPR 2017) two
-plain convolutions are followed by residual blocks of separable convolutions; `block12` is the last that halves the maps,
-which is where SC-Xception's excitation goes.
+Registered with timm as `xception_small`, so that it is a backbone like any other. As in Xception (Chollet, CVPR 2017)
+two plain convolutions are followed by residual blocks of separable convolutions; `block12` is the last that halves the
+maps, which is where SC-Xception's excitation goes.
 """
 
 from __future__ import annotations

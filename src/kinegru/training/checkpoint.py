@@ -7,7 +7,6 @@ The folder is written beside its place and swapped in, so a kill at any moment l
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +76,8 @@ class Checkpoint:
         if self.accelerator.is_main_process:
             if self.folder.exists():  # else the last kill came between two renames, and the old state is the only one
                 shutil.rmtree(self._old, ignore_errors=True)
-                os.rename(self.folder, self._old)
-            os.rename(new, self.folder)
+                self.folder.rename(self._old)
+            new.rename(self.folder)
             shutil.rmtree(self._old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ def fit(
 
 
 class _Fit:
-    def __init__(self, recognizer, train, validation, settings, run, accelerator, bad_clips, track) -> None:  # noqa: ANN001
+    def __init__(self, recognizer, train, validation, settings, run, accelerator, bad_clips, track) -> None:
         self.settings, self.folder, self.accelerator, self.track = settings, run, accelerator, track
         self.train, self.validation, self.recognizer = train, validation, recognizer
         world = accelerator.num_processes
@@ -92,7 +93,7 @@ class _Fit:
         board = settings.tensorboard and accelerator.is_main_process
         self.tensorboard = TensorBoard(run / "tensorboard") if board else None
         self.steps_an_epoch = len(self._plan(0))
-        self.empty_shape = None if isinstance(train, CachedDataset) else _shape_of_frames(train)
+        self.empty_shape = () if isinstance(train, CachedDataset) else _shape_of_frames(train)
         self.saved_at = time.monotonic()
 
     def run(self, resume: bool) -> FitResult:
@@ -210,7 +211,8 @@ class _Fit:
     # -- parts ----------------------------------------------------------------------------------------------------
 
     def _evaluated(self) -> FromStart:
-        return self.average.module if self.average is not None else self.accelerator.unwrap_model(self.model)
+        average: Any = self.average
+        return self.accelerator.unwrap_model(self.model) if average is None else average.module
 
     def _validate(self) -> Scores | None:
         if self.validation is None or not len(self.validation):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 from kinegru.errors import KineGRUError, UsageError
@@ -22,16 +23,18 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device is to be seen here")
     if settings.device == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: this is no Apple computer with a GPU that torch can use")
+        raise UsageError("--device mps: no Apple GPU is to be seen here")
     cpu = settings.device == "cpu"
     precision: str = settings.precision
     if precision == "auto":
         cuda = torch.cuda.is_available() and not cpu
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "no"
-    if not PartialState().use_distributed:  # a second run in this process may use another device or precision
-        AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp16" else precision)
-    if precision == "fp16":
+    if AcceleratorState._shared_state and PartialState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)  # this run may differ from the one before it
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
+    if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would quietly compute in float32
+        raise UsageError("--precision fp16 needs a GPU: give no or bf16 on a CPU")
+    return accelerator
 
 
 def on_main_process(function: Callable[..., T], *arguments: Any) -> T:

@@ -103,8 +103,7 @@ class TrainSettings:
         for name in ("validation", "max_bad_clips", "ema", "label_smoothing", "flip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {getattr(self, name)}")
-        not_negative = ("views", "patience", "clip_norm", "warmup_epochs", "weight_decay", "checkpoint_minutes", "colour")
-        for name in not_negative:
+        for name in ("views", "patience", "clip_norm", "warmup_epochs", "weight_decay", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(self, name)}")
         for name, least in (("micro_batch", 1), ("size", 1), ("workers", 0)):

@@ -38,13 +38,13 @@ def normalise(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
         return nn.BatchNorm2d.forward(norm, x)
     count = x.new_full((1,), x.numel() / x.shape[1])
     first = all_reduce(torch.cat([x.sum(dim=(0, 2, 3)), count]))  # (C + 1,)
-    total = first[-1].detach()
+    total = first[-1].detach().clamp_min(1)  # no process may have a clip that can be read
     mean = first[:-1] / total
     centred = x - mean[:, None, None]
     variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / total
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         with torch.no_grad():
-            momentum = norm.momentum or 0.0
+            momentum = (norm.momentum or 0.0) * (first[-1] > 0)
             norm.running_mean.lerp_(mean, momentum)
             norm.running_var.lerp_(variance * total / (total - 1).clamp_min(1), momentum)
             if norm.num_batches_tracked is not None:

@@ -63,7 +63,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
     settings = TrainSettings(**SETTINGS | {"epochs": epochs})
     if (finished := finished_run(run)) is not None:
         say(f"{run} holds the finished demo; delete it to run it anew")
-        trained = TrainResult(run, finished.metrics, [finished])
+        trained = TrainResult(run, finished.metrics, [finished], finished.siblings)
     else:
         trained = train(data, out=str(run), group_pattern=pattern, resume=True, settings=settings)
     catalog = load_catalog(data, pattern)

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kinegru.data.catalog import Catalog
 from kinegru.evaluation.context import RunContext
@@ -20,10 +19,11 @@ from kinegru.verbs.run import RunResult, finish, stored
 
 def pool_runs(
     catalog: Catalog, results: Sequence[RunResult], settings: TrainSettings, run: Path, split: str, command: str
-) -> dict[str, Any]:
-    """The tests of all folds as one table, with one report; returns its measures."""
+) -> RunResult:
+    """The tests of all folds as one table, with one report; returns the pooled result."""
     predictions = Predictions.concatenate([Predictions.read(result.run / "predictions.csv") for result in results])
     contexts = [stored(result.run)["context"] for result in results]
+    siblings = [result.siblings for result in results]
     bad_clips = {name: why for result in results for name, why in result.bad_clips.items()}
 
     def mean(name: str) -> int:
@@ -35,7 +35,7 @@ def pool_runs(
         date=time.strftime("%Y-%m-%d %H:%M"),
         notes=(*catalog.notes, f"{len(results)} models, one a fold; sizes of training and validation are means"),
         split=split,
-        siblings=sum(result.siblings for result in results),
+        siblings=None if None in siblings else sum(s for s in siblings if s is not None),
         train_clips=mean("train_clips"),
         validation_clips=mean("validation_clips"),
         train_groups=mean("train_groups"),
@@ -49,5 +49,6 @@ def pool_runs(
     metrics = compute_metrics(predictions, seed=settings.seed).to_dict()
     predictions.write(run / "predictions.csv")
     write_run_report(run, predictions, context, catalog, None)
-    finish(RunResult(run, split, context.siblings or 0, metrics, bad_clips), context)
-    return metrics
+    result = RunResult(run, split, context.siblings, metrics, bad_clips)
+    finish(result, context)
+    return result

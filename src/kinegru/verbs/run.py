@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class RunResult:
 
     run: Path
     split: str
-    siblings: int  # test clips with a sibling in training
+    siblings: int | None  # test clips with a sibling in training; None where no groups are known
     metrics: dict[str, Any]
     bad_clips: dict[str, str] = field(default_factory=dict)
 
@@ -79,23 +80,24 @@ def train_split(
         tell(f"note: {note}")
     tell(
         f"{split.name}: {len(train_clips)} clips to train on, {len(validation_clips)} to choose on, {len(split.test)} to "
-        f"test on; {split.siblings} test clips have a sibling in training"
+        f"test on; {siblings_in_words(split.siblings if catalog.groups else None)}"
     )
     torch.manual_seed(settings.seed)
     model = create_model(
         settings.model, len(catalog.labels), backbone_weights=settings.backbone_weights, **settings.options
     )
     model.set_profile(settings.profile)
-    torch.manual_seed(settings.seed + 1_000_003 * accelerator.process_index)  # dropout differs between processes
     preprocessing = settings.preprocessing(model.preprocessing_defaults)
     parts = {
         name: ClipDataset(clips, catalog.labels, preprocessing, settings.augmentation() if name == "train" else None)
         for name, clips in (("train", train_clips), ("validation", validation_clips), ("test", split.test))
     }
-    datasets, bad = _cached(model, parts, settings, accelerator, tell)
-    fitted = _fit(model, datasets, settings, run, accelerator, bad, resume)
-    scores = _test(model, datasets["test"], settings, accelerator)
+    with _resumable():
+        datasets, bad = _cached(model, parts, settings, accelerator, tell)
+        fitted = _fit(model, datasets, settings, run, accelerator, bad, resume)
+        scores = _test(model, datasets["test"], settings, accelerator)
     bad = fitted.bad_clips | {str(datasets["test"].clips[i].path): why for i, why in scores.errors.items()} | bad
+    used = (*train_clips, *validation_clips)
     predictions = _predictions(catalog, datasets["test"].clips, scores, split.name)
     bad_clips = {_short(catalog, name): why for name, why in bad.items()}
     context = RunContext(
@@ -104,7 +106,7 @@ def train_split(
         date=time.strftime("%Y-%m-%d %H:%M"),
         notes=(*catalog.notes, *split.notes),
         split=split.name,
-        siblings=count_siblings((*train_clips, *validation_clips), datasets["test"].clips),
+        siblings=count_siblings(used, datasets["test"].clips) if catalog.groups else None,
         train_clips=len(train_clips),
         validation_clips=len(validation_clips),
         train_groups=_groups(train_clips),
@@ -128,10 +130,10 @@ def train_split(
         bad_clips=bad_clips,
     )
     metrics = compute_metrics(predictions, seed=settings.seed).to_dict()
-    result = RunResult(run, split.name, context.siblings or 0, metrics, bad_clips)
+    result = RunResult(run, split.name, context.siblings, metrics, bad_clips)
     if accelerator.is_main_process:
         predictions.write(run / "predictions.csv")
-        origin = provenance(catalog, context, settings, (*train_clips, *validation_clips), metrics)
+        origin = provenance(catalog, context, settings, used, metrics)
         save_model(
             run / "model.safetensors", model.cpu(), catalog.labels, preprocessing.to_dict(), origin,
             clip_statistics(train_clips),
@@ -179,6 +181,16 @@ def _cached(
     return dict(cached), bad
 
 
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Say how to go on when the work is interrupted."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        done = str(stop) or "interrupted"
+        raise Interrupted(f"{done}; the same command with --resume goes on from there") from None
+
+
 def _fit(
     model: Any, datasets: dict[str, Any], settings: TrainSettings, run: Path, accelerator: Accelerator,
     bad: dict[str, str], resume: bool,
@@ -186,13 +198,10 @@ def _fit(
     if not len(datasets["train"]):
         raise DataError("no training clip could be read: see `kinegru check`")
     with progress_bar("training", quiet=not accelerator.is_main_process) as track:
-        try:
-            return fit(
-                model, datasets["train"], datasets["validation"], settings, run, accelerator,
-                resume=resume, bad_clips=bad, track=track,
-            )  # fmt: skip
-        except Interrupted as stop:
-            raise Interrupted(f"{stop}; the same command with --resume goes on from there") from None
+        return fit(
+            model, datasets["train"], datasets["validation"], settings, run, accelerator,
+            resume=resume, bad_clips=bad, track=track,
+        )  # fmt: skip
 
 
 def _test(model: Any, dataset: Any, settings: TrainSettings, accelerator: Accelerator) -> Scores:
@@ -228,6 +237,17 @@ def finish(result: RunResult, context: RunContext) -> None:
 
 def _groups(clips: Sequence[Clip]) -> int | None:
     return len({clip.group for clip in clips if clip.group is not None}) or None
+
+
+def siblings_in_words(siblings: int | None) -> str:
+    """What is known of the leak, for people.
+
+    >>> siblings_in_words(0)
+    '0 test clips have a sibling in training'
+    """
+    if siblings is None:
+        return "whether test clips have siblings in training is not known: no groups were given"
+    return f"{siblings} test clips have a sibling in training"
 
 
 def _say_bad(bad: dict[str, str]) -> None:

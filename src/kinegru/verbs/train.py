@@ -20,9 +20,11 @@ from kinegru.files import atomic_write
 from kinegru.training.processes import make_accelerator, on_main_process
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs.pool import pool_runs
-from kinegru.verbs.run import RunResult, finished_run, train_split
+from kinegru.verbs.run import RunResult, finished_run, siblings_in_words, train_split
 
-FREE_TO_CHANGE = {"workers", "checkpoint_minutes", "tensorboard", "cache", "device"}  # do not change what is learnt
+FREE_TO_CHANGE = {  # do not change what is learnt
+    "workers", "checkpoint_minutes", "tensorboard", "cache", "device", "max_bad_clips",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class TrainResult:
     run: Path
     metrics: dict[str, Any]
     folds: list[RunResult]
+    siblings: int | None  # test clips with a sibling in training; None where no groups are known
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "run": str(self.run),
             "report": str(self.run / "report.html"),
+            "siblings": self.siblings,
             "metrics": self.metrics,
             "folds": [fold.to_dict() for fold in self.folds],
         }
@@ -72,24 +76,26 @@ def train(
     settings = settings or TrainSettings()
     run = Path(out) if out else Path("runs") / (Path(data).resolve().stem or "run")
     make_accelerator(settings)  # joins the other processes, where there are any
-    settings = on_main_process(_open_run, run, data, split, group_pattern, settings, resume, overwrite)
+    opened = on_main_process(_open_run, run, data, split, group_pattern, settings, resume, overwrite)
+    settings, split, group_pattern = opened
     catalog = load_catalog(data, group_pattern, lists)
     split = split or default_split(catalog)
     splits = make_splits(catalog, split, settings.seed)
     command = _command(data, run, split, group_pattern)
     if len(splits) == 1:
         result = train_split(catalog, splits[0], settings, run, command, resume)
-        return TrainResult(run, result.metrics, [result])
-    results = []
+        return TrainResult(run, result.metrics, [result], result.siblings)
+    results: list[RunResult] = []
     for number, one in enumerate(splits, start=1):
         folder = run / re.sub(r"[^\w.-]+", "-", one.name)
-        result = on_main_process(finished_run, folder) if resume else None
-        if result is None:
+        done = on_main_process(finished_run, folder) if resume else None
+        if done is None:
             on_main_process(say, f"fold {number} of {len(splits)}: {one.name}")
-            result = train_split(catalog, one, settings, folder, command, resume)
+        result = done or train_split(catalog, one, settings, folder, command, resume)
         results.append(result)
         on_main_process(say, f"  {one.name}: {result.metrics['right']} of {result.metrics['clips']} right")
-    return TrainResult(run, on_main_process(pool_runs, catalog, results, settings, run, split, command), results)
+    pooled = on_main_process(pool_runs, catalog, results, settings, run, split, command)
+    return TrainResult(run, pooled.metrics, results, pooled.siblings)
 
 
 def show(result: TrainResult) -> None:
@@ -97,6 +103,7 @@ def show(result: TrainResult) -> None:
     m = result.metrics
     low, high = m["wilson"]["low"], m["wilson"]["high"]
     print(f"top-1 {m['top1']:.1%} ({m['right']} of {m['clips']} test clips, 95 % interval {low:.1%} to {high:.1%})")
+    print(siblings_in_words(result.siblings))
     print(f"report: {result.run / 'report.html'}")
     if (result.run / "model.safetensors").exists():
         print(f"model:  {result.run / 'model.safetensors'}")
@@ -104,8 +111,8 @@ def show(result: TrainResult) -> None:
 
 def _open_run(
     run: Path, data: str, split: str | None, pattern: str | None, settings: TrainSettings, resume: bool, overwrite: bool
-) -> TrainSettings:
-    """Write `settings.yaml`, or on resume check that it is the same run; gives the settings that hold."""
+) -> tuple[TrainSettings, str | None, str | None]:
+    """Write `settings.yaml`, or on resume check that it is the same run; gives what holds: settings, split, pattern."""
     file = run / "settings.yaml"
     mine = {"split": split, "group_pattern": pattern, **settings.to_dict()}
     if file.exists() and resume:
@@ -121,24 +128,25 @@ def _open_run(
                 )
         fields = {field.name for field in dataclasses.fields(TrainSettings)}
         changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
-        return TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
+        held = TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
+        return held, theirs.get("split"), theirs.get("group_pattern")
     if file.exists() and not overwrite:
         raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
     if file.exists() and overwrite:
         _remove_run(run)
     with atomic_write(file) as handle:
         yaml.safe_dump({"data": data, **mine}, handle, sort_keys=False, allow_unicode=True)
-    return settings
+    return settings, split, pattern
 
 
 def _remove_run(run: Path) -> None:
     """Delete what a run wrote, and nothing else that may lie in the folder."""
-    for name in ("history.csv", "predictions.csv", "metrics.json", "report.html", "model.safetensors", "settings.yaml"):
+    for name in ("metrics.json", "history.csv", "predictions.csv", "report.html", "model.safetensors", "settings.yaml"):
         (run / name).unlink(missing_ok=True)
-    for name in ("checkpoint", "checkpoint.old", "figures", "tensorboard"):
+    for name in ("checkpoint", "checkpoint.old", "checkpoint.new", "figures", "tensorboard"):
         shutil.rmtree(run / name, ignore_errors=True)
     for child in run.iterdir():
-        if child.is_dir() and (child / "metrics.json").exists():
+        if any((child / name).exists() for name in ("metrics.json", "history.csv", "checkpoint")):  # of a fold
             _remove_run(child)
 
 

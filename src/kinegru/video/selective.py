@@ -45,8 +45,10 @@ class Plan:
             return None
         return cls(decoder, packets, times)
 
-    def frames(self, wanted: Collection[int], convert: Callable[[av.VideoFrame], Any]) -> dict[int, Any] | None:
-        """`convert(frame)` for each wanted frame number; None if the file is not as its packets promise."""
+    def frames(
+        self, wanted: Collection[int], convert: Callable[[av.VideoFrame, int], Any]
+    ) -> dict[int, Any] | None:
+        """`convert(frame, number)` for each wanted frame number; None if the file is not as its packets promise."""
         numbers = set(wanted)
         found: dict[int, Any] = {}
         size = (self.decoder.context.width, self.decoder.context.height)
@@ -58,7 +60,7 @@ class Plan:
                     return None
                 number = self.number[frame.pts]
                 if number in numbers:
-                    found[number] = convert(frame)
+                    found[number] = convert(frame, number)
         except (av.error.FFmpegError, EOFError):
             return None
         finally:
