@@ -13,11 +13,20 @@ VERBS = {  # verb -> what it does; its function lives in kinegru.verbs.<verb>
     "predict": "what happens in these video files",
 }
 
-HELP = "usage: kinegru VERB ...\n\nHuman action recognition in video.\n\n{verbs}\n\n`kinegru VERB --help` explains a verb."
+HELP = """usage: kinegru VERB ...
+
+Human action recognition in video.
+
+{verbs}
+
+`kinegru VERB --help` explains a verb."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb with command-line arguments; the exit status is 0 if all was done, 1 for a failure, 2 for wrong use."""
+    """Run one verb with command-line arguments.
+
+    Returns the exit status: 0 if all was done, 1 for a failure, 2 for wrong use.
+    """
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help"):
         print(HELP.format(verbs="\n".join(f"  {name:<10} {text}" for name, text in VERBS.items())))
@@ -26,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"kinegru {importlib.import_module('kinegru').__version__}")
         return 0
     if verb not in VERBS:
-        print(f"kinegru: there is no verb {verb!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        what = f"no option {verb!r} without a verb" if verb.startswith("-") else f"no verb {verb!r}"
+        print(f"kinegru: there is {what}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     return importlib.import_module("kinegru.cli").run(verb, rest)
 

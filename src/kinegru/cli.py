@@ -41,7 +41,10 @@ def run(verb: str, arguments: list[str]) -> int:
         return _interrupted(verb)
     function = getattr(module, verb)
     parser = make_parser(verb, function)
-    values = parser.parse_args(_complete_switches(arguments, function)).as_dict()
+    try:
+        values = parser.parse_arguments(_complete_switches(arguments, function))
+    except SystemExit as stop:  # help, or wrong use
+        return int(stop.code or 0)
     as_json, debug = values.pop("json"), values.pop("debug")
     _quieten(debug)
     try:
@@ -84,7 +87,7 @@ def make_parser(verb: str, function: Callable[..., Any]) -> VerbParser:
     flat = {name: kind for name, kind in types.items() if dataclasses.is_dataclass(kind)}
     description = "\n\n".join(part for part in (text.short_description, text.long_description) if part)
     parser = VerbParser(prog=f"kinegru {verb}", description=description, default_env=False)
-    skip = {*flat, *many, *optional}
+    skip: set[str | int] = {*flat, *many, *optional}
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
     for name in optional:
         parser.add_argument(name, nargs="?", type=types[name], help=helps.get(name))
@@ -93,7 +96,7 @@ def make_parser(verb: str, function: Callable[..., Any]) -> VerbParser:
     for kind in flat.values():
         parser.add_class_arguments(kind)
     parser.add_argument("--config", action="config", help="YAML recipe to start from; options given here win.")
-    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON, and nothing else, on stdout.")
+    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON, nothing else, on stdout.")
     parser.add_argument("--debug", type=bool, default=False, help="Show tracebacks and the libraries' messages.")
     return parser
 
@@ -110,6 +113,8 @@ def _call(module: ModuleType, function: Callable[..., Any], values: dict[str, An
         positional = [values.pop(name) for name in _parameters(function, inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         positional += values.pop(many[0])
     result = function(*positional, **values)
+    if os.environ.get("RANK", "0") != "0":  # of several processes under a launcher the first one prints
+        return getattr(result, "exit_status", 0)
     if as_json:
         unicode = (sys.stdout.encoding or "").lower().startswith("utf")
         print(json.dumps(result.to_dict(), ensure_ascii=not unicode, indent=2))

@@ -27,15 +27,17 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text: dict[str, Any] = {}
+    if "b" not in mode:  # a file name that is no UTF-8 gets escapes, which JSON, CSV and HTML all hold
+        text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -59,12 +61,12 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if path.exists():
-            os.rename(path, old)
-        os.rename(temporary, path)
+            path.rename(old)
+        temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists() and not path.exists():
-            os.rename(old, path)
+            old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

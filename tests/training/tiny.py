@@ -58,6 +58,16 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings(**values | changes)
 
 
+def command(clips: Path, run: Path, **changes: Any) -> list[str]:
+    """Arguments of `kinegru` for a run with `settings(**changes)`, tested on one person; resume and overwrite too."""
+    values = {"split": "group", "group_pattern": PATTERN, "resume": False, "overwrite": False}
+    chosen = {name: changes.pop(name, value) for name, value in values.items()}
+    changed = {k: v for k, v in settings(**changes).to_dict().items() if v != getattr(TrainSettings(), k)}
+    options = [f"--options.{name}={value}" for name, value in changed.pop("options").items()]
+    given = [f"--{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in (chosen | changed).items()]
+    return ["train", str(clips), "--out", str(run), *options, *given]
+
+
 def divide(folder: Path) -> tuple[list[Clip], list[Clip]]:
     """Clips to train on (five people) and to validate on (fay)."""
     clips = load_catalog(folder, PATTERN).clips
@@ -79,11 +89,12 @@ def fit_tiny(
     cache: Path | None = None,
     resume: bool = False,
     validate: bool = True,
+    model: ActionRecognizer | None = None,
     track: Callable[[int, int, str], None] | None = None,
 ) -> tuple[ActionRecognizer, FitResult]:
     """Train on five people, validate on the sixth; with `cache` from cached features."""
     accelerator = make_accelerator(chosen)
-    model = build(chosen)
+    model = model or build(chosen)
     preprocessing = chosen.preprocessing(model.preprocessing_defaults)
     train, validation = divide(clips)
     datasets: dict[str, Any] = {
@@ -98,7 +109,6 @@ def fit_tiny(
             )
     held = datasets["validation"] if validate else None
     result = fit(model, datasets["train"], held, chosen, run, accelerator, resume=resume, track=track)
-    accelerator.free_memory()
     return model, result
 
 

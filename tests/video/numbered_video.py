@@ -39,7 +39,6 @@ def encode(
     codec: str = "libx264",
     rate: int = 25,
     times: Iterable[int] | None = None,
-    rotation: int = 0,
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
@@ -58,8 +57,6 @@ def encode(
         stream.thread_count = 1
         if times is not None:
             stream.codec_context.time_base = Fraction(1, rate * 10)
-        if rotation:
-            stream.set_display_rotation(rotation)
         if sound:
             audio = output.add_stream("aac", rate=16000, layout="mono")
         stamps = list(times) if times is not None else None

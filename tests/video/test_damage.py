@@ -106,7 +106,10 @@ CUT = {
     "avi": ("a.avi", {"codec": "mpeg4"}),
     "mp4": ("a.mp4", {"options": NO_B_FRAMES, "container_options": {"movflags": "faststart"}}),
     "mp4 with B-frames": ("b.mp4", {"options": {"bf": "3"}, "container_options": {"movflags": "faststart"}}),
-    "fragmented mp4": ("f.mp4", {"options": NO_B_FRAMES, "container_options": {"movflags": "frag_keyframe+empty_moov"}}),
+    "fragmented mp4": (
+        "f.mp4",
+        {"options": NO_B_FRAMES, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    ),
     "mkv": ("a.mkv", {"options": NO_B_FRAMES}),
     "webm": ("a.webm", {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}}),
     "ts": ("a.ts", {"options": NO_B_FRAMES}),
@@ -172,7 +175,7 @@ def test_a_cut_file_gives_the_frames_before_the_cut(kind: str, textured: Callabl
 
 @pytest.mark.parametrize("kind", ["avi", "mp4 with B-frames", "mkv", "ts"])
 def test_flipped_bytes_end_in_frames_or_a_clear_line(kind: str, textured: Callable, tmp_path: Path) -> None:
-    data, whole, suffix = textured(kind)
+    data, _, suffix = textured(kind)
     path = tmp_path / f"flipped{suffix}"
 
     @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

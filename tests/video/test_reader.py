@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numbered_video import encode, number_of, numbered_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numbered_video import encode, number_of, numbered_frame
 
 from kinegru.errors import VideoError
 from kinegru.video.container import Decoder, decode_threads
@@ -22,7 +22,10 @@ from kinegru.video.selective import Plan
 COUNT = 40
 KINDS = {
     "h264 with B-frames": ("a.mp4", {"codec": "libx264", "options": {"bf": "3", "preset": "medium"}}),
-    "h264, short open groups": ("a.mp4", {"codec": "libx264", "options": {"g": "15", "bf": "3", "x264opts": "open-gop"}}),
+    "h264, short open groups": (
+        "a.mp4",
+        {"codec": "libx264", "options": {"g": "15", "bf": "3", "x264opts": "open-gop"}},
+    ),
     "h264, many key frames": ("a.mkv", {"codec": "libx264", "options": {"g": "5", "bf": "2"}}),
     "h264 in a transport stream": ("a.ts", {"codec": "libx264"}),
     "h264 without a container": ("a.h264", {"codec": "libx264"}),
@@ -75,7 +78,9 @@ def test_clips_are_sampled_by_the_formula(kind: str, numbered: Callable[..., Pat
 def test_leaving_out_frames_changes_no_pixel(kind: str, tmp_path: Path) -> None:
     name, how = KINDS[kind]
     rng = np.random.default_rng(0)
-    drift = np.cumsum(rng.normal(0, 2, (90, 8, 12, 1)), axis=0).repeat(8, 1).repeat(8, 2)  # motion and texture to predict
+    drift = (
+        np.cumsum(rng.normal(0, 2, (90, 8, 12, 1)), axis=0).repeat(8, 1).repeat(8, 2)
+    )  # motion and texture to predict
     clip = [np.clip(numbered_frame(i) + drift[i], 0, 255).astype(np.uint8) for i in range(90)]
     path = encode(tmp_path / name, clip, **how)
     with Decoder(path) as decoder:
@@ -108,21 +113,15 @@ def test_out_of_range_says_how_many_there_are(numbered: Callable[..., Path]) -> 
 def test_each_sees_a_distinct_frame_once(numbered: Callable[..., Path]) -> None:
     seen: list[int] = []
 
-    places: list[int] = []
-
-    def each(frame: np.ndarray, place: int) -> int:
+    def each(frame: np.ndarray) -> int:
         seen.append(number_of(frame))
-        places.append(place)
         return seen[-1]
 
-    expected = uniform_indices(6, 20).tolist()
     for name, codec in (("a.mp4", "libx264"), ("a.avi", "mpeg4")):
         seen.clear()
-        places.clear()
         values, _ = read_clip(numbered(name, 6, codec=codec), 20, each=each)
-        assert values == expected
+        assert values == uniform_indices(6, 20).tolist()
         assert seen == list(range(6))
-        assert places == [expected.index(number) for number in range(6)]
 
 
 def corner_marked(width: int, height: int) -> np.ndarray:
@@ -135,29 +134,45 @@ def corner_marked(width: int, height: int) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize("counterclockwise", [90, 180, 270])
-def test_rotation_metadata_is_honoured(counterclockwise: int, tmp_path: Path) -> None:
-    upright = corner_marked(96, 64)
-    path = encode(tmp_path / "turned.mp4", [upright] * 5, rotation=counterclockwise)
-    expected = np.rot90(upright, counterclockwise // 90)
+def with_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Write the track's display matrix into an MP4: stored x is shown along (a, b), stored y along (c, d)."""
+    data = bytearray(path.read_bytes())
+    unity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = data.index(unity, data.index(b"tkhd"))
+    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("clockwise", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0)), (0, (1, 0, 0, 1))]
+)
+def test_rotation_metadata_is_honoured(clockwise: int, matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
+    stored = corner_marked(96, 64)
+    path = with_display_matrix(encode(tmp_path / "turned.mp4", [stored] * 5), *matrix)
+    expected = np.rot90(stored, -clockwise // 90)
     info = probe(path)
-    assert info.rotation == 360 - counterclockwise  # clockwise
+    assert info.rotation == clockwise
     assert (info.width, info.height) == (expected.shape[1], expected.shape[0])
     for frame in (frames_at(path, [2])[0], next(iter_frames(path)), read_clip(path, 1)[0][0]):
         assert frame.shape == expected.shape
         assert np.abs(frame.astype(int) - expected).mean() < 12
 
 
-def test_mirroring_metadata_is_honoured(tmp_path: Path) -> None:
-    upright = corner_marked(96, 64)
-    path = encode(tmp_path / "selfie.mp4", [upright] * 5, rotation=180)
-    data = bytearray(path.read_bytes())
-    minus_one, one = struct.pack(">i", -(1 << 16)), struct.pack(">i", 1 << 16)
-    at = data.index(minus_one, data.index(b"tkhd"))  # the matrix, row by row: a b u, c d v, x y w
-    assert data[at + 16 : at + 20] == minus_one  # a and d are -1: half a turn
-    data[at + 16 : at + 20] = one  # now only x is reversed: a mirror
-    path.write_bytes(data)
-    assert np.abs(frames_at(path, [0])[0].astype(int) - upright[:, ::-1]).mean() < 12
+@pytest.mark.parametrize(
+    ("matrix", "mirror"),
+    [
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+    ],
+)
+def test_mirroring_metadata_is_honoured(
+    matrix: tuple[int, int, int, int], mirror: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    stored = corner_marked(96, 64)
+    path = with_display_matrix(encode(tmp_path / "selfie.mp4", [stored] * 5), *matrix)
+    assert np.abs(frames_at(path, [0])[0].astype(int) - mirror(stored)).mean() < 12
 
 
 @pytest.mark.parametrize("size", [(33, 17), (97, 63), (2, 2), (1, 1)])
@@ -175,7 +190,9 @@ def test_odd_sizes(size: tuple[int, int], tmp_path: Path) -> None:
             assert np.abs(frame.astype(int) - image).mean() < 20
 
 
-@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray", "gray16le", "bgr0", "rgb48le", "yuva420p"])
+@pytest.mark.parametrize(
+    "pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray", "gray16le", "bgr0", "rgb48le", "yuva420p"]
+)
 def test_any_pixel_format_becomes_rgb(pix_fmt: str, tmp_path: Path) -> None:
     grey = [numbered_frame(i) for i in range(4)]
     path = encode(tmp_path / "a.mkv", grey, codec="ffv1", pix_fmt=pix_fmt)
@@ -237,7 +254,9 @@ def test_zero_frame_rate(numbered: Callable[..., Path]) -> None:
     assert numbers(read_clip(path, 4)[0]) == uniform_indices(COUNT, 4).tolist()
 
 
-@pytest.mark.parametrize("name", ["with space.mp4", "it's \"quoted\".mp4", "中文 动作.mp4", "a:b.mp4", "concat:c.mp4", "%d.mp4", "-v.mp4"])
+@pytest.mark.parametrize(
+    "name", ["with space.mp4", 'it\'s "quoted".mp4', "中文 动作.mp4", "a:b.mp4", "concat:c.mp4", "%d.mp4", "-v.mp4"]
+)
 def test_any_file_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).write_bytes(encode(tmp_path / "a.mp4", [numbered_frame(i) for i in range(5)]).read_bytes())
     assert numbers(frames_at(tmp_path / name, [4, 0])) == [4, 0]
@@ -296,14 +315,19 @@ print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_iterating_takes_constant_memory(tmp_path: Path) -> None:
     flat = [np.full((360, 640, 3), i % 200, np.uint8) for i in range(300)]  # 207 MB as RGB
     path = encode(tmp_path / "long.mp4", flat, options={"preset": "ultrafast"})
-    output = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True
+    ).stdout
     count, grown_kb = map(int, output.split())
     assert count == 300
     assert grown_kb < 30_000
 
 
 def test_real_clips_decode_whole(shared: Path) -> None:
-    clips = sorted((shared / "data" / "weizmann").glob("*/*.avi"))[::30] + sorted((shared / "data" / "fights").glob("*/*.mp4"))[::75]
+    clips = (
+        sorted((shared / "data" / "weizmann").glob("*/*.avi"))[::30]
+        + sorted((shared / "data" / "fights").glob("*/*.mp4"))[::75]
+    )
     assert clips
     for path in clips:
         info = probe(path)

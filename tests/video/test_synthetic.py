@@ -65,7 +65,9 @@ def test_an_interrupted_set_is_completed_and_a_whole_one_kept(tmp_path: Path, mo
     before = {path: path.stat().st_mtime_ns for path in clips(folder)}
     monkeypatch.setattr(synthetic, "write_video", write)
     seen: list[tuple[int, int]] = []
-    assert len(write_dataset(folder, **settings, progress=lambda n, of: seen.append((n, of)))) == 6 == len(clips(folder))
+    assert (
+        len(write_dataset(folder, **settings, progress=lambda n, of: seen.append((n, of)))) == 6 == len(clips(folder))
+    )
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert seen[-1] == (6, 6)
     monkeypatch.setattr(synthetic, "write_video", interrupted)  # would stop at once
@@ -122,7 +124,16 @@ def test_overview_and_command(dataset: Path, tmp_path: Path) -> None:
     assert sheet.size == (200, 90)
     marker = json.loads((dataset / synthetic.MARKER).read_text())
     assert marker["people"] == 2
-    command = [sys.executable, "-m", "kinegru.video.synthetic", str(dataset), "--people", "2", "--clips-per-action", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "kinegru.video.synthetic",
+        str(dataset),
+        "--people",
+        "2",
+        "--clips-per-action",
+        "2",
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1 and "other settings" in run.stderr

@@ -12,7 +12,7 @@ from kinegru.video.reader import iter_frames, probe
 from kinegru.video.writer import write_video
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "中文 \"a\".mp4"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", '中文 "a".mp4'])
 def test_frames_come_back(name: str, tmp_path: Path) -> None:
     clip = [numbered_frame(i) for i in range(20)]
     assert write_video(tmp_path / name, clip, fps=12.5) == 20

@@ -41,7 +41,7 @@ def view_generator(clip: Clip, view: int) -> np.random.Generator:
     np.True_
     """
     name = f"{clip.label}/{clip.path.name}"
-    return np.random.default_rng([view, zlib.crc32(name.encode())])
+    return np.random.default_rng([view, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
 
 
 def load_view(clip: Clip, view: int, preprocessing: Preprocessing, augmentation: Augmentation | None) -> torch.Tensor:

@@ -127,6 +127,9 @@ def with_differences(x: Tensor) -> Tensor:
 class MapRecurrence(nn.Module):
     """ConvGRU over maps and a read-out: (N, T, C, h, w) -> (N, hidden, h, w).
 
+    `projection` puts a 1×1 convolution to that many channels before it: with 2048 channels in, most of a ConvGRU's
+    weights and time go into its input convolution, and few clips cannot train it.
+
     >>> MapRecurrence(8, hidden_channels=4, differences=True)(torch.rand(2, 5, 8, 6, 6)).shape
     torch.Size([2, 4, 6, 6])
     """
@@ -140,16 +143,21 @@ class MapRecurrence(nn.Module):
         variant: Variant = "reset_after",
         update_bias_init: float = 0.0,
         differences: bool = False,
+        projection: int = 0,
     ) -> None:
         super().__init__()
         _check("readout", readout, get_args(Readout))
         self.readout, self.differences = readout, differences
         self.out_channels = hidden_channels
+        self.projection = nn.Conv2d(in_channels, projection, 1) if projection else None
+        in_channels = projection or in_channels
         self.convgru = ConvGRU(
             in_channels * (2 if differences else 1), hidden_channels, kernel_size, variant, update_bias_init
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.projection is not None:
+            x = self.projection(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (N, T, projection, h, w)
         states, _ = self.convgru(with_differences(x) if self.differences else x)  # (N, T, hidden, h, w)
         return read_out(states, self.readout)
 

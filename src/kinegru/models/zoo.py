@@ -67,6 +67,8 @@ class ModelOptions:
     """The last state, or the mean or max of all."""
     differences: bool = False
     """Frame differences beside the maps at the recurrence's input."""
+    projection: int = 0
+    """Channels that a 1×1 convolution leaves for the ConvGRU; 0, the default, has none (the paper's form)."""
     classifier: str = "mcam_aff"
     """mcam_aff, aff, add, mlp or linear."""
     classifier_on: str = "maps"
@@ -189,6 +191,7 @@ def _temporal(chosen: ModelOptions, in_channels: int) -> MapRecurrence | VectorR
             chosen.variant,  # type: ignore[arg-type]
             chosen.update_bias_init,
             differences,
+            chosen.projection,
         )
     return VectorRecurrence(chosen.temporal, in_channels, chosen.hidden_channels, readout, differences)  # type: ignore[arg-type]
 
@@ -229,8 +232,12 @@ def _check(chosen: ModelOptions) -> None:
         raise UsageError(f"classifier {chosen.classifier!r} is unknown: give mcam_aff, aff, add, mlp or linear")
     if chosen.temporal == "mean" and chosen.differences:
         raise UsageError("temporal model mean takes no differences: their mean is only the last frame minus the first")
+    if chosen.projection and chosen.temporal != "convgru":
+        raise UsageError(f"projection belongs to the ConvGRU; temporal model {chosen.temporal} has none")
     if not 0 <= chosen.dropout < 1:
         raise UsageError(f"dropout {chosen.dropout} is not in [0, 1)")
+    if chosen.projection < 0:
+        raise UsageError(f"projection is {chosen.projection}: give a number of channels, or 0 for none")
     for option in ("hidden_channels", "width", "kernel_size", "excitation_reduction", "attention_reduction"):
         if getattr(chosen, option) < 1:
             raise UsageError(f"model option {option} is {getattr(chosen, option)}: give at least 1")

@@ -138,7 +138,12 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     device(type='cpu')
     """
     if device != "auto":
-        return torch.device(device)
+        chosen = torch.device(device)
+        if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
+            chosen.type == "mps" and not torch.backends.mps.is_available()
+        ):
+            raise UsageError(f"device {device}: none is to be seen here; auto takes what there is")
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

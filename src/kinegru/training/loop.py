@@ -74,8 +74,8 @@ class _Fit:
         self.settings, self.folder, self.accelerator, self.track = settings, run, accelerator, track
         self.train, self.validation, self.recognizer = train, validation, recognizer
         world = accelerator.num_processes
-        if len(train) < world or settings.batch < 2 * world:
-            raise UsageError(f"{len(train)} clips in batches of {settings.batch} are too few for {world} processes")
+        if len(train) < world:  # each needs a clip in every batch
+            raise UsageError(f"{len(train)} clips to train on are too few for {world} processes")
         if world > 1:
             synchronise_batch_norms(recognizer, accelerator.device)
         model = FromStart(recognizer, cached=isinstance(train, CachedDataset)).to(accelerator.device)

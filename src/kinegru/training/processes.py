@@ -34,6 +34,9 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would quietly compute in float32
         raise UsageError("--precision fp16 needs a GPU: give no or bf16 on a CPU")
+    world = accelerator.num_processes
+    if world > 1 and settings.batch < 2 * world:  # batches are evened out, and each process needs a clip of every one
+        raise UsageError(f"--batch {settings.batch} is too small for {world} processes: give {2 * world} or more")
     return accelerator
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 
 from kinegru.console import progress_bar
 from kinegru.data.doctor import Report, check_data
@@ -25,7 +25,7 @@ def check(
     Args:
         data: Folder of class folders, CSV with path,label[,group,split], UCF101 or HMDB51 root.
         group_pattern: Regular expression whose first group, found in a clip's path, is its group.
-        workers: Decoding processes; by default one a core.
+        workers: Decoding processes; by default one a core, 0 decodes in this one.
         min_frames: Fewest frames a clip should have.
         min_clips: Fewest clips a class should have.
         lists: Folder of the official split lists, where it is not beside the clips.
@@ -34,7 +34,7 @@ def check(
         return check_data(
             data,
             group_pattern=group_pattern,
-            workers=workers or os.cpu_count(),
+            workers=workers,
             min_frames=min_frames,
             min_clips=min_clips,
             lists=lists,
@@ -48,4 +48,4 @@ def show(report: Report) -> None:
 
     from kinegru.data.doctor_table import render
 
-    render(report, Console())
+    render(report, Console(width=None if sys.stdout.isatty() else 200))

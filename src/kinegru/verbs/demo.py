@@ -8,6 +8,7 @@ from typing import Any
 
 from kinegru.console import progress_bar, say
 from kinegru.data.catalog import load_catalog
+from kinegru.evaluation.predictions import Predictions
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs import predict as predict_verb
 from kinegru.verbs.predict import Predicted, predict
@@ -67,7 +68,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
     else:
         trained = train(data, out=str(run), group_pattern=pattern, resume=True, settings=settings)
     catalog = load_catalog(data, pattern)
-    tested = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()[1].split(",")[0]
+    tested = Predictions.read(run / "predictions.csv").clips[0]
     clip = next((clip for clip in catalog.clips if catalog.name(clip) == tested), catalog.clips[0])
     return Demonstrated(trained, predict(str(run), str(clip.path)))
 
@@ -75,6 +76,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
 def show(result: Demonstrated) -> None:
     """Print what came out, and the report to open."""
     m = result.trained.metrics
-    print(f"on people never seen: {m['right']} of {m['clips']} clips right ({m['top1']:.0%})")
+    tested = "people never seen" if result.trained.siblings == 0 else "the test clips"
+    print(f"on {tested}: {m['right']} of {m['clips']} right ({m['top1']:.0%})")
     predict_verb.show(result.predicted)
     print(f"open this report: {(result.trained.run / 'report.html').resolve()}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kinegru.console import progress_bar, say
 from kinegru.data.catalog import Catalog, Clip, load_catalog
@@ -20,6 +20,8 @@ from kinegru.files import atomic_write
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.verbs.provenance import fingerprint, versions
 from kinegru.verbs.reporting import write_run_report
+from kinegru.verbs.run import siblings_in_words
+from kinegru.video.container import shown
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Evaluated:
     out: Path
     metrics: dict[str, Any]
     trained_on: int  # evaluated clips that the model was trained on
-    siblings: int  # evaluated clips with a sibling in training
+    siblings: int | None  # evaluated clips with a sibling in training; None: groups are unknown
     bad_clips: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -52,7 +54,7 @@ def evaluate(
     lists: str | None = None,
     seed: int | None = None,
     batch: int = 4,
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
 ) -> Evaluated:
     """Recognise labelled clips and write predictions, measures with intervals, figures and a report.
 
@@ -68,9 +70,11 @@ def evaluate(
         lists: Folder of the official split lists, where it is not beside the clips.
         seed: Seed of the split; by default the model's.
         batch: Clips at a time.
-        device: auto, cpu, cuda or mps.
+        device: Where to compute.
     """
     began = time.monotonic()
+    if batch < 1:
+        raise UsageError(f"--batch must be at least 1, not {batch}")
     recognizer = Recognizer.load(model, device)
     catalog = load_catalog(data, group_pattern, lists)
     known = recognizer.provenance
@@ -87,7 +91,10 @@ def evaluate(
     predictions, bad = _recognise(recognizer, catalog, clips, batch)
     seen, siblings = _overlap(catalog, clips, known.get("trained_on", {}))
     if seen:
-        say(f"warning: {seen} of these {len(clips)} clips were in the training set: the result says nothing about new clips")
+        say(
+            f"warning: {seen} of these {len(clips)} clips were in the training set: "
+            "the result says nothing about new clips"
+        )
     folder = Path(out) if out else _beside(model)
     context = RunContext(
         data=str(catalog.describe()["name"]),
@@ -120,7 +127,7 @@ def show(result: Evaluated) -> None:
     low, high = m["wilson"]["low"], m["wilson"]["high"]
     print(f"top-1 {m['top1']:.1%} ({m['right']} of {m['clips']} clips, 95 % interval {low:.1%} to {high:.1%})")
     print(f"mean class accuracy {m['mean_class_accuracy']:.1%}, calibration error {m['calibration_error']:.1%}")
-    print(f"{result.siblings} clips have a sibling in training, {result.trained_on} were in training themselves")
+    print(f"{result.trained_on} of these clips were in training; {siblings_in_words(result.siblings)}")
     print(f"report: {result.out / 'report.html'}")
 
 
@@ -132,7 +139,7 @@ def _recognise(
         outcomes = recognizer.predict_many((clip.path for clip in clips), batch)
         for number, (clip, (_, outcome)) in enumerate(zip(clips, outcomes, strict=True), start=1):
             if isinstance(outcome, VideoError):
-                bad[catalog.name(clip)] = str(outcome)
+                bad[catalog.name(clip)] = str(outcome).removeprefix(f"{shown(clip.path)}: ")
                 say(f"kinegru evaluate: {outcome}")
             else:
                 good.append(clip)
@@ -150,12 +157,13 @@ def _recognise(
     return table, bad
 
 
-def _overlap(catalog: Catalog, clips: Sequence[Clip], trained_on: dict[str, list[str]]) -> tuple[int, int]:
-    """How many clips the model was trained on, and how many have a sibling among those."""
+def _overlap(catalog: Catalog, clips: Sequence[Clip], trained_on: dict[str, list[str]]) -> tuple[int, int | None]:
+    """How many clips the model was trained on, and how many have a sibling among those (None: groups are unknown)."""
     names, groups = set(trained_on.get("clips", ())), set(trained_on.get("groups", ()))
     seen = sum(fingerprint(catalog.name(clip)) in names for clip in clips)
-    siblings = sum(clip.group is not None and fingerprint(clip.group) in groups for clip in clips)
-    return seen, siblings
+    if not groups or not catalog.groups:
+        return seen, None
+    return seen, sum(clip.group is not None and fingerprint(clip.group) in groups for clip in clips)
 
 
 def _beside(model: str) -> Path:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kinegru.console import progress_bar, say
 from kinegru.data.catalog import is_video
@@ -34,7 +34,14 @@ class Predicted:
         return {"predictions": [p.to_dict() for p in self.predictions], "failures": self.failures}
 
 
-def predict(model: str, *videos: str, top: int = 3, csv: bool = False, batch: int = 4, device: str = "auto") -> Predicted:
+def predict(
+    model: str,
+    *videos: str,
+    top: int = 3,
+    csv: bool = False,
+    batch: int = 4,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+) -> Predicted:
     """Recognise the action in each video file, as one clip.
 
     Args:
@@ -43,8 +50,10 @@ def predict(model: str, *videos: str, top: int = 3, csv: bool = False, batch: in
         top: Classes shown for a file.
         csv: Print every class's score as CSV on stdout.
         batch: Clips at a time.
-        device: auto, cpu, cuda or mps.
+        device: Where to compute.
     """
+    if top < 1 or batch < 1:
+        raise UsageError(f"--top and --batch must be at least 1, not {min(top, batch)}")
     files = [file for video in videos for file in _files(video)]
     recognizer = Recognizer.load(model, device)
     predictions: list[Prediction] = []
@@ -58,7 +67,7 @@ def predict(model: str, *videos: str, top: int = 3, csv: bool = False, batch: in
             track(number, len(files))
     for reason in failures.values():
         say(f"kinegru predict: {reason}")
-    return Predicted(predictions, failures, max(1, top), csv)
+    return Predicted(predictions, failures, top, csv)
 
 
 def show(result: Predicted) -> None:
@@ -70,6 +79,8 @@ def show(result: Predicted) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from kinegru.video.container import shown
+
     if not result.predictions:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -79,9 +90,9 @@ def show(result: Predicted) -> None:
     table.add_column("next")
     for p in result.predictions:
         others = ", ".join(f"{label} {score:.1%}" for label, score in p.top(result.top)[1:])
-        table.add_row(Text(p.source), Text(p.label), f"{p.score:.1%}", Text(others))
-    console = Console()
-    console.print(table)
+        table.add_row(Text(shown(p.source)), Text(p.label), f"{p.score:.1%}", Text(others))
+    width = None if sys.stdout.isatty() else 10_000  # a file or a pipe has no edge to break lines at
+    Console(width=width).print(table)
 
 
 def _files(video: str) -> Iterator[str]:

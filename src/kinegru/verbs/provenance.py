@@ -40,8 +40,8 @@ def portable(settings: TrainSettings) -> dict[str, Any]:
 
 
 def fingerprint(text: str) -> str:
-    """Eight hex digits for a clip's or group's name, so that a model file knows what it was trained on without names."""
-    return f"{zlib.crc32(text.encode()):08x}"
+    """Eight hex digits for a clip's or group's name: a model file knows what it was trained on without names."""
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
 
 
 def versions() -> dict[str, str]:

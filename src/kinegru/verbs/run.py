@@ -37,6 +37,9 @@ from kinegru.training.processes import describe_machine, make_accelerator
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs.provenance import portable, provenance, versions
 from kinegru.verbs.reporting import write_run_report
+from kinegru.video.container import shown
+
+SHOWN_APART = ("model", "options", "backbone_weights", "profile", "frames", "size", "fit", "epochs", "seed", "device")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def train_split(
     bad = fitted.bad_clips | {str(datasets["test"].clips[i].path): why for i, why in scores.errors.items()} | bad
     used = (*train_clips, *validation_clips)
     predictions = _predictions(catalog, datasets["test"].clips, scores, split.name)
-    bad_clips = {_short(catalog, name): why for name, why in bad.items()}
+    bad_clips = {_short(catalog, path): why.removeprefix(f"{shown(path)}: ") for path, why in bad.items()}
     context = RunContext(
         data=str(catalog.describe()["name"]),
         command=command,
@@ -124,7 +127,7 @@ def train_split(
         best_epoch=fitted.best_epoch,
         seed=settings.seed,
         seconds=time.monotonic() - began,
-        settings=portable(settings),
+        settings={name: value for name, value in portable(settings).items() if name not in SHOWN_APART},
         versions=versions(),
         machine=describe_machine(accelerator),
         bad_clips=bad_clips,
@@ -254,7 +257,7 @@ def _say_bad(bad: dict[str, str]) -> None:
     if bad:
         say(f"{len(bad)} clips could not be read and were left out:")
         for name, reason in bad.items():
-            say(f"  {name}: {reason}")
+            say(f"  {shown(name)}: {reason}")
 
 
 def _short(catalog: Catalog, path: str) -> str:

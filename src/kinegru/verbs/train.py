@@ -130,9 +130,10 @@ def _open_run(
         changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
         held = TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
         return held, theirs.get("split"), theirs.get("group_pattern")
-    if file.exists() and not overwrite:
+    begun = file.exists() and any(other != file for other in run.iterdir())  # more than settings that led nowhere
+    if begun and not overwrite:
         raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
-    if file.exists() and overwrite:
+    if begun:
         _remove_run(run)
     with atomic_write(file) as handle:
         yaml.safe_dump({"data": data, **mine}, handle, sort_keys=False, allow_unicode=True)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from kinegru.errors import VideoError
 
 THREADS_VARIABLE = "KINEGRU_DECODE_THREADS"
+ONE_THREAD: Any = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before, there was only one
 TEXT_ART = {"ansi", "bintext", "xbin", "idf"}  # libav would read a text file as a film of its letters
 
 Matrix = tuple[int, int, int, int]
@@ -150,7 +151,7 @@ class Decoder:
         """
         self.look(frame)
         width, height = self._size or (frame.width, frame.height)
-        image = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()  # (h, w, 3)
+        image = self._reformatter.reformat(frame, width, height, "rgb24", **ONE_THREAD).to_ndarray()  # (h, w, 3)
         return np.ascontiguousarray(upright(cast("NDArray[np.uint8]", image), self.matrix))  # (H, W, 3)
 
     @property
@@ -184,8 +185,8 @@ class Decoder:
         name = shown(self.path)
         videos = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not videos:
-            kinds = sorted({s.type for s in self._container.streams})
-            raise VideoError(f"{name}: holds no video stream, only {' and '.join(kinds) or 'nothing'}")
+            kinds = [kind for kind in ("audio", "subtitles") if getattr(self._container.streams, kind)]
+            raise VideoError(f"{name}: holds no video stream{', only ' if kinds else ''}{' and '.join(kinds)}")
         stream = videos[0]
         if stream.codec_context is None:
             raise VideoError(f"{name}: no decoder for its video codec is available")

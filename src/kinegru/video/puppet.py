@@ -1,14 +1,13 @@
 """A drawn person: a jointed body of tapered limbs, posed by angles and seen from any side.
 
-Body axes: x forward, y up, z to the person's left; metres and degrees. A limb's direction is given by two angles: `swing`
-(forward positive, 0 hangs down) and `spread` (away from the body). The poses of each action are functions of time; `sit-down` and
-`stand-up` are one movement run forwards and backwards, so no single frame tells them apart.
+Body axes: x forward, y up, z to the person's left; metres and degrees. A limb's direction is given by two angles:
+`swing` (forward positive, 0 hangs down) and `spread` (away from the body). The poses of each action are functions of
+time; `sit-down` and `stand-up` are one movement run forwards and backwards, so no single frame tells them apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same in all clips of one person: proportions, clothes, style of moving, and the light they stand in."""
+    """What stays the same in all clips of one person: proportions, clothes, style of moving, and light."""
 
     height: float  # metres
     legs: float  # share of the height
@@ -118,12 +117,22 @@ class Motion:
         return self._sit(time if self.action == "sit-down" else self.duration - time)
 
     def _gait(
-        self, time: float, pace: float, stride: float, knee: float, elbow: float, swing: float, lean: float, bounce: float
+        self,
+        time: float,
+        pace: float,
+        stride: float,
+        knee: float,
+        elbow: float,
+        swing: float,
+        lean: float,
+        bounce: float,
     ) -> Pose:
         frequency, reach = pace * self.tempo, stride * self.vigour  # strides a second, degrees
         phase = 2 * np.pi * (frequency * time + self.phase)
         left, right = phase, phase + np.pi
-        speed = 4 * frequency * self.person.legs * self.person.height * np.sin(np.radians(reach)) * 0.9  # metres a second
+        speed = (
+            4 * frequency * self.person.legs * self.person.height * np.sin(np.radians(reach)) * 0.9
+        )  # metres a second
         centre = 4 + bounce * 120  # runners bring their knees up
 
         def bend(p: float) -> float:
@@ -206,78 +215,21 @@ def skeleton(person: Person, pose: Pose) -> dict[str, Vector]:
         shoulder = joints["chest"] + np.array([0.0, -height * 0.01, side * height * 0.1])
         elbow = shoulder + upper * _direction(pose.arm[i], pose.arm_spread[i], side)
         wrist = elbow + fore * _direction(pose.arm[i] + pose.elbow[i], pose.forearm_spread[i], side)
-        named = {"hip": hip, "knee": knee, "ankle": ankle, "toe": toe, "shoulder": shoulder, "elbow": elbow, "wrist": wrist}
+        named = {
+            "hip": hip,
+            "knee": knee,
+            "ankle": ankle,
+            "toe": toe,
+            "shoulder": shoulder,
+            "elbow": elbow,
+            "wrist": wrist,
+        }
         joints |= {f"{name}{side}": value for name, value in named.items()}
     feet = [joints[f"{name}{side}"] for name in ("ankle", "toe") for side in SIDES]
     standing = np.mean([joints[f"ankle{side}"][0] for side in SIDES])
     x = -standing if pose.travel is None else pose.travel
     shift = np.array([x, pose.lift - min(point[1] for point in feet) + 0.03 * height / 1.75, 0.0])
     return {name: point + shift for name, point in joints.items()}
-
-
-def paint(draw: Any, person: Person, joints: dict[str, Vector], yaw: float, to_pixels: Any, scale: float) -> None:
-    """Draw the person on a PIL ImageDraw, far limbs first and darker.
-
-    `yaw` turns the person about the vertical: 0 faces right, 90 the camera, 180 left. `to_pixels(x, y)` maps metres on the
-    picture's plane to pixels; `scale` is pixels a metre.
-    """
-    turn = np.radians(yaw)
-    cos, sin = float(np.cos(turn)), float(np.sin(turn))
-    seen = {}  # (x, y) in metres and depth towards the viewer
-    for name, point in joints.items():
-        x, y, z = point.tolist()
-        seen[name] = (x * cos + z * sin, y, x * sin - z * cos)
-    thick = person.build * person.height / 1.75
-    shank = person.skin if person.short_trousers else person.trousers
-    fore = person.skin if person.short_sleeves else person.shirt
-    limbs = [("chest", "head", 0.05, 0.045, person.skin)]
-    for side in SIDES:
-        limbs += [
-            (f"hip{side}", f"knee{side}", 0.088, 0.062, person.trousers),
-            (f"knee{side}", f"ankle{side}", 0.058, 0.042, shank),
-            (f"ankle{side}", f"toe{side}", 0.045, 0.034, person.shoes),
-            (f"shoulder{side}", f"elbow{side}", 0.056, 0.046, person.shirt),
-            (f"elbow{side}", f"wrist{side}", 0.044, 0.036, fore),
-            (f"wrist{side}", f"wrist{side}", 0.048, 0.048, person.skin),
-        ]
-    shapes: list[tuple[float, Any]] = [((seen[a][2] + seen[b][2]) / 2, (a, b, ra, rb, c)) for a, b, ra, rb, c in limbs]
-    shapes += [(seen["pelvis"][2] * 0.5 + seen["chest"][2] * 0.5, "trunk"), (seen["head"][2], "head")]
-    middle = seen["pelvis"][2]
-    for depth, shape in sorted(shapes, key=lambda item: item[0]):
-        shade = min(1.08, max(0.7, 0.93 + 0.9 * (depth - middle)))
-        if shape == "head":
-            _head(draw, person, seen["head"], yaw, to_pixels, scale * person.height / 1.75)
-        elif shape == "trunk":
-            corners = [f"shoulder{SIDES[0]}", f"shoulder{SIDES[1]}", f"hip{SIDES[1]}", f"hip{SIDES[0]}"]
-            draw.polygon([to_pixels(*seen[c][:2]) for c in corners], fill=_tint(person.shirt, shade))
-            for a, b, ra, rb in ((0, 3, 0.075, 0.085), (1, 2, 0.075, 0.085), (0, 1, 0.07, 0.07)):
-                ends = (to_pixels(*seen[corners[a]][:2]), to_pixels(*seen[corners[b]][:2]))
-                _limb(draw, *ends, ra * thick * scale, rb * thick * scale, _tint(person.shirt, shade))
-        else:
-            a, b, ra, rb, colour = shape
-            ends = (to_pixels(*seen[a][:2]), to_pixels(*seen[b][:2]))
-            _limb(draw, *ends, ra * thick * scale, rb * thick * scale, _tint(colour, shade))
-
-
-def _head(draw: Any, person: Person, place: Any, yaw: float, to_pixels: Any, scale: float) -> None:
-    x, y = to_pixels(place[0], place[1])
-    wide, tall = 0.095 * scale, 0.122 * scale
-    back = -np.cos(np.radians(yaw)) * 0.045 * scale  # hair sits at the back of the head
-    draw.ellipse((x - wide * 1.06 + back, y - tall * 1.1, x + wide * 1.06 + back, y + tall * 0.7), fill=person.hair)
-    shown = 0.02 * scale
-    draw.ellipse((x - wide - back * 0.4, y - tall + 3 * shown, x + wide - back * 0.4, y + tall), fill=person.skin)
-
-
-def _limb(draw: Any, a: tuple[float, float], b: tuple[float, float], ra: float, rb: float, colour: Colour) -> None:
-    """A tapered limb with round ends, in pixels."""
-    draw.ellipse((a[0] - ra, a[1] - ra, a[0] + ra, a[1] + ra), fill=colour)
-    draw.ellipse((b[0] - rb, b[1] - rb, b[0] + rb, b[1] + rb), fill=colour)
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    length = (dx * dx + dy * dy) ** 0.5
-    if length > 1e-6:
-        nx, ny = -dy / length, dx / length
-        sides = ((a, ra), (b, rb), (b, -rb), (a, -ra))
-        draw.polygon([(point[0] + nx * r, point[1] + ny * r) for point, r in sides], fill=colour)
 
 
 def _direction(swing: float, spread: float, side: int) -> Vector:
@@ -291,11 +243,6 @@ def _bump(at: float, start: float, top: float, end: float) -> float:
         return 0.0
     part = (at - start) / (top - start) if at < top else (end - at) / (end - top)
     return part * part * (3 - 2 * part)
-
-
-def _tint(colour: Colour, factor: float) -> Colour:
-    r, g, b = (min(255, int(value * factor)) for value in colour)
-    return r, g, b
 
 
 def _vivid(rng: np.random.Generator, dull: float = 1.0) -> Colour:

@@ -1,7 +1,7 @@
 """Exactly the asked frames of a video file, as RGB arrays, in display order.
 
-* Frames are counted by decoding, so B-frames, edit lists, variable frame rates and containers that promise too much give
-  no wrong frame. Only the wanted ones are converted to RGB.
+* Frames are counted by decoding, so B-frames, edit lists, variable frame rates and containers that promise too much
+  give no wrong frame. Only the wanted ones are converted to RGB.
 * A damaged file gives what decodes; `VideoInfo.damaged` says what was wrong. A file of which nothing decodes, and
   anything that is no video, is a `VideoError` of one line.
 * `read_clip` hands each frame to `each` (a resize, usually) as soon as it is decoded: what is held in memory are the
@@ -84,10 +84,10 @@ def frames_at(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.
         raise VideoError(f"{shown(path)}: frame {min(wanted)} was asked for; frames are numbered from 0")
     with Decoder(path) as decoder:
         plan = Plan.of(decoder)
-        found = plan.frames(*_task(decoder, np.asarray(wanted), None)) if plan and max(wanted) < plan.length else None
+        found = plan.frames(wanted, decoder.rgb) if plan and max(wanted) < plan.length else None
     if found is None:
         with Decoder(path) as decoder:
-            found = _collect(decoder, *_task(decoder, np.asarray(wanted), None), stop=True)
+            found = _collect(decoder, wanted, decoder.rgb, stop=True)
             if max(wanted) not in found:
                 damage = f"; the file is damaged: {decoder.damage}" if decoder.damage else ""
                 raise VideoError(
@@ -113,15 +113,14 @@ def read_clip(
     path: str | os.PathLike[str],
     num_frames: int,
     rng: np.random.Generator | None = None,
-    each: Callable[[Frame, int], Any] | None = None,
+    each: Callable[[Frame], Any] | None = None,
 ) -> tuple[Any, VideoInfo]:
     """`num_frames` frames that stand for the clip: (uint8 (T, H, W, 3) RGB, what is known of the file).
 
-    Without `rng` the middle frame of each of T equal segments, with it a random one (kinegru.video.sampling), among the
-    frames that decode. The file is decoded once, or a second time where the container gave a wrong count. With `each`, the
-    first result is a list of T values `each(frame, place)`; it is called once a distinct frame, in display order, with
-    its first place in the clip (and again from the start after a wrong count).
-    Raises VideoError, and ValueError if num_frames < 1.
+    Without `rng` the middle frame of each of T equal segments, with it a random one (kinegru.video.sampling), among
+    the frames that decode. The file is decoded once, or a second time where the container gave a wrong count. With
+    `each`, the first result is a list of T values `each(frame)`; it is called once a distinct frame, in display order
+    (and again from the start after a wrong count). Raises VideoError, and ValueError if num_frames < 1.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> frames, info = read_clip(example_clip(), 8)
@@ -136,9 +135,10 @@ def read_clip(
     length, threads, quick = 0, None, True
     while True:
         with Decoder(path, threads) as decoder:
+            convert = decoder.rgb if each is None else _then(decoder, each)
             plan = Plan.of(decoder) if quick else None
             if plan is not None:
-                found = plan.frames(*_task(decoder, choose(plan.length), each))
+                found = plan.frames(choose(plan.length).tolist(), convert)
                 if found is not None:
                     info = _info(decoder, _Clock(plan.length, plan.start, plan.end), plan.length)
                     break
@@ -146,7 +146,7 @@ def read_clip(
                 continue
             guess = length or decoder.announced or len(decoder.keep_packets(PACKET_BYTES) or ()) or 1
             clock = _Clock()
-            found = _collect(decoder, *_task(decoder, choose(guess), each), clock)
+            found = _collect(decoder, choose(guess).tolist(), convert, clock)
             if np.array_equal(choose(guess), choose(decoder.decoded)):
                 info = _info(decoder, clock, decoder.decoded)
                 break
@@ -156,31 +156,25 @@ def read_clip(
     return (values if each is not None else np.stack(values)), info
 
 
-def _task(
-    decoder: Decoder, indices: NDArray[np.int64], each: Callable[[Frame, int], Any] | None
-) -> tuple[set[int], Callable[[Any, int], Any]]:
-    """The distinct frame numbers, and what becomes of a decoded frame and its number."""
-    first = {number: place for place, number in reversed(list(enumerate(indices.tolist())))}
-    if each is None:
-        return set(first), lambda frame, number: decoder.rgb(frame)
-    return set(first), lambda frame, number: each(decoder.rgb(frame), first[number])
+def _then(decoder: Decoder, each: Callable[[Frame], Any]) -> Callable[[Any], Any]:
+    return lambda frame: each(decoder.rgb(frame))
 
 
 def _collect(
     decoder: Decoder,
-    wanted: set[int],
-    convert: Callable[[Any, int], Any],
+    wanted: Sequence[int],
+    convert: Callable[[Any], Any],
     clock: _Clock | None = None,
     stop: bool = False,
 ) -> dict[int, Any]:
     """The wanted frames by number, converted as they come. `stop` ends the decoding after the last of them."""
     found: dict[int, Any] = {}
-    last = max(wanted)
+    numbers, last = set(wanted), max(wanted)
     for number, frame in enumerate(decoder):
         if clock is not None:
             clock.tick(decoder, frame)
-        if number in wanted:
-            found[number] = convert(frame, number)
+        if number in numbers:
+            found[number] = convert(frame)
         if stop and number == last:
             break
     return found
@@ -218,4 +212,3 @@ def _info(decoder: Decoder, clock: _Clock, frames: int) -> VideoInfo:
         rotation=decoder.rotation,
         damaged=decoder.damage,
     )
-

@@ -1,10 +1,10 @@
 """Decoding only what the wanted frames need, with the result of decoding everything.
 
-* Frames that no other frame refers to, and that nobody wants, are left out by the decoder (a third to a half of the frames
-  of a usual H.264 file). Stretches between wanted frames are jumped over from key frame to key frame.
-* A frame is known by its timestamp, so this is done only where timestamps tell the number of a frame for certain: H.264 and
-  HEVC in MP4 or Matroska, sound and progressive, beginning with a key frame. Anything unexpected on the way gives it
-  up, and the caller decodes frame by frame.
+* Frames that no other frame refers to, and that nobody wants, are left out by the decoder (a third to a half of the
+  frames of a usual H.264 file). Stretches between wanted frames are jumped over from key frame to key frame.
+* A frame is known by its timestamp, so this is done only where timestamps tell the number of a frame for certain:
+  H.264 and HEVC in MP4 or Matroska, sound and progressive, beginning with a key frame. Anything unexpected on the way
+  gives it up, and the caller decodes frame by frame.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Plan:
 
     @classmethod
     def of(cls, decoder: Decoder) -> Plan | None:
-        """The plan for a file, or None where only decoding all of it is certain. `decoder` must be fresh; it stays usable."""
-        if not {"mp4", "matroska"} & set(decoder.container_name.split(",")) or decoder.context.name not in ("h264", "hevc"):
+        """The plan for a file, or None where only decoding all of it is certain. `decoder` must be fresh."""
+        containers = set(decoder.container_name.split(","))
+        if not containers & {"mp4", "matroska"} or decoder.context.name not in ("h264", "hevc"):
             return None
         packets = decoder.keep_packets(PACKET_BYTES)
         if not packets or decoder.damage or not packets[0].is_keyframe:
@@ -45,10 +46,8 @@ class Plan:
             return None
         return cls(decoder, packets, times)
 
-    def frames(
-        self, wanted: Collection[int], convert: Callable[[av.VideoFrame, int], Any]
-    ) -> dict[int, Any] | None:
-        """`convert(frame, number)` for each wanted frame number; None if the file is not as its packets promise."""
+    def frames(self, wanted: Collection[int], convert: Callable[[av.VideoFrame], Any]) -> dict[int, Any] | None:
+        """`convert(frame)` for each wanted frame number; None if the file is not as its packets promise."""
         numbers = set(wanted)
         found: dict[int, Any] = {}
         size = (self.decoder.context.width, self.decoder.context.height)
@@ -60,7 +59,7 @@ class Plan:
                     return None
                 number = self.number[frame.pts]
                 if number in numbers:
-                    found[number] = convert(frame, number)
+                    found[number] = convert(frame)
         except (av.error.FFmpegError, EOFError):
             return None
         finally:

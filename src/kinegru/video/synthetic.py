@@ -1,10 +1,11 @@
 """A small data set of real video files: drawn people who jump, run, sit down, stand up, walk and wave.
 
-* Made to be learnt from, not to be guessed: people differ in proportions, clothes, light, speed and style; the room, the moving
-  clutter, the camera, the viewing direction and the noise differ from clip to clip and know nothing of the action.
+* Made to be learnt from, not to be guessed: people differ in proportions, clothes, light, speed and style; the room,
+  the moving clutter, the camera, the viewing direction and the noise differ from clip to clip and know nothing of the
+  action.
 * `sit-down` and `stand-up` are the same movement in opposite directions: only the order of the frames tells them apart.
-* The same seed gives the same clips; each clip has its own random numbers. Files appear whole, a second run reuses them, an
-  interrupted one is completed.
+* The same seed gives the same clips; each clip has its own random numbers. Files appear whole, a second run reuses
+  them, an interrupted one is completed.
 
 `python -m kinegru.video.synthetic FOLDER` writes the set; `--sheet FILE.png` draws an overview.
 """
@@ -29,9 +30,9 @@ from PIL import Image, ImageDraw
 
 from kinegru.errors import KineGRUError, UsageError, VideoError
 from kinegru.files import atomic_write
-from kinegru.video.puppet import ACTIONS, Motion, draw_person, paint, skeleton
+from kinegru.video.puppet import ACTIONS, Motion, draw_person, skeleton
 from kinegru.video.reader import read_clip
-from kinegru.video.scene import Room, Sensor, follow
+from kinegru.video.scene import Room, Sensor, follow, paint_person
 from kinegru.video.writer import write_video
 
 FAST = {"preset": "superfast", "crf": "23"}  # for the encoder; half the time of the usual setting
@@ -50,9 +51,9 @@ def write_dataset(
 ) -> list[Path]:
     """Write `people` x 6 actions x `clips_per_action` clips as FOLDER/ACTION/PERSON_ACTION_N.mp4; returns their paths.
 
-    Clips last 1.5 to 2.5 seconds at `size` (width, height) pixels. `workers` processes share the work (default: one a core);
-    `progress(done, all)` is called as clips appear. Raises UsageError if the folder holds something else or was written with
-    other settings.
+    Clips last 1.5 to 2.5 seconds at `size` (width, height) pixels. `workers` processes share the work (default: one a
+    core); `progress(done, all)` is called as clips appear. Raises UsageError if the folder holds something else or
+    was written with other settings.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     paths = write_dataset(Path(folder) / "set", people=1, clips_per_action=1, size=(48, 36), workers=1)
@@ -94,12 +95,12 @@ def render_clip(
     yaw = float(rng.choice((0, 180)) + rng.uniform(-40, 40))
     if action in ("wave", "jump"):
         yaw = float(90 + rng.uniform(-60, 60))  # towards the camera, more or less
-    scale = height * rng.uniform(0.58, 0.74) / 1.75  # pixels a metre
+    scale = height * rng.uniform(0.62, 0.75) / 1.75  # pixels a metre
     bodies = [skeleton(who, motion.pose(i / fps)) for i in range(count)]
     turn = np.cos(np.radians(yaw))
     centres = np.array([body["pelvis"][0] * turn for body in bodies])
     camera = follow(centres, 0.5 * width / scale - 0.55, fps, rng)
-    room = Room(width, height, scale, who.height * rng.uniform(0.5, 0.62), camera, rng)
+    room = Room(width, height, scale, who.height * rng.uniform(0.57, 0.65), camera, rng)
     sensor = Sensor(width, height, who.light, rng)
     seat = who.height * who.legs * 0.49  # below the pelvis of a seated person
     stool = -seat * 1.04 * turn if action in ("sit-down", "stand-up") else rng.uniform(room.left, room.right)
@@ -110,7 +111,7 @@ def render_clip(
         room.paint_stool(draw, stool, seat, to_pixels, pixels)
         x, y = to_pixels(body["pelvis"][0] * turn, 0.0)
         draw.ellipse((x - 0.34 * pixels, y - 0.05 * pixels, x + 0.34 * pixels, y + 0.06 * pixels), fill=(0, 0, 0, 70))
-        paint(draw, who, body, yaw, to_pixels, pixels)
+        paint_person(draw, who, body, yaw, to_pixels, pixels)
         room.paint_things(draw, i, to_pixels, pixels, front=True)
         yield sensor.record(picture)
 
@@ -193,7 +194,9 @@ def _write_in_parallel(folder: Path, workers: int, report: Callable[[], None]) -
                 except subprocess.TimeoutExpired:
                     report()
             if process.returncode:
-                raise VideoError(f"{folder}: writing the clips failed ({(errors.strip().splitlines() or ['no reason'])[-1]})")
+                raise VideoError(
+                    f"{folder}: writing the clips failed ({(errors.strip().splitlines() or ['no reason'])[-1]})"
+                )
     finally:
         for process in running:
             if process.poll() is None:

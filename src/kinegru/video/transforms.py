@@ -1,7 +1,7 @@
-"""From frames to the network's input: one resize and one normalisation for training, evaluation, prediction and live use.
+"""From frames to the network's input: one resize and one normalisation for training, evaluation and use.
 
-* Everything up to the last step is uint8: crop, resize (torch's antialiased uint8 kernels on channels-last memory), flip,
-  colour. Only then comes float32, (x / 255 - mean) / std.
+* Everything up to the last step is uint8: crop, resize (torch's antialiased uint8 kernels on channels-last memory),
+  flip, colour. Only then comes float32, (x / 255 - mean) / std.
 * Frames are worked on one at a time, so a live frame and the same frame in a clip give equal bits, and `load_clip` can
   resize each frame as soon as it is decoded.
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from kinegru.errors import UsageError
 from kinegru.video.reader import Frame, VideoInfo, read_clip
@@ -33,8 +32,8 @@ Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the fra
 class Preprocessing:
     """How frames become input; travels in the model file, so that a model is always used as it was trained.
 
-    Calling it turns uint8 frames (T, H, W, 3) RGB into a float32 tensor (T, 3, size, size). With mean and std 0.5 its values
-    lie in -1 .. 1. Raises UsageError for settings that make no sense.
+    Calling it turns uint8 frames (T, H, W, 3) RGB into a float32 tensor (T, 3, size, size). With mean and std 0.5 its
+    values lie in -1 .. 1. Raises UsageError for settings that make no sense.
 
     >>> preprocessing = Preprocessing(frames=4, size=32)
     >>> preprocessing(np.full((4, 48, 64, 3), 255, np.uint8)).shape
@@ -115,7 +114,9 @@ class Preprocessing:
     def normalise(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 (T, size, size, 3) -> float32 (T, 3, size, size): (x / 255 - mean) / std."""
         shape = (frames.shape[0], 3, *frames.shape[1:3])
-        values = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for huge pages, torch does not: 1.5 x faster
+        values = torch.from_numpy(
+            np.empty(shape, np.float32)
+        )  # numpy asks for huge pages, torch does not: 1.5 x faster
         values.copy_(frames.permute(0, 3, 1, 2))  # (T, 3, S, S)
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return values.sub_(255 * mean).div_(255 * std)
@@ -151,11 +152,13 @@ class Augmentation:
             _require(0 <= getattr(self, name) <= 1, f"{name} must lie in 0 .. 1, not {getattr(self, name)}")
 
     def draw(self, rng: np.random.Generator) -> _Draw:
-        """One clip's worth of randomness: always eight numbers, so that a seed gives the same clips under any setting."""
+        """The randomness of one clip: always eight numbers, so that a seed means the same under any setting."""
         numbers = rng.random(8)
         low, high = self.crop_scale
         jitter = (self.brightness, self.contrast, self.saturation)
-        brightness, contrast, saturation = (1 + size * (2 * n - 1) for size, n in zip(jitter, numbers[4:7], strict=True))
+        brightness, contrast, saturation = (
+            1 + size * (2 * n - 1) for size, n in zip(jitter, numbers[4:7], strict=True)
+        )
         return _Draw(
             side=float(np.sqrt(low + (high - low) * numbers[0])),
             place=(float(numbers[1]), float(numbers[2])),
@@ -223,8 +226,8 @@ def load_clip(
 ) -> torch.Tensor:
     """A clip file as network input: float32 (T, 3, size, size), T = preprocessing.frames. The one path there is.
 
-    With `augmentation` and `rng` a training view: frames at random places of their segments, crop, flip and colours drawn once.
-    Otherwise frames in the middle of their segments and nothing random. Raises VideoError.
+    With `augmentation` and `rng` a training view: frames at random places of their segments, crop, flip and colours
+    drawn once. Otherwise frames in the middle of their segments and nothing random. Raises VideoError.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> load_clip(example_clip(), Preprocessing(frames=8, size=64)).shape
@@ -255,26 +258,20 @@ def load_images(
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
 ) -> tuple[torch.Tensor, VideoInfo]:
-    """A clip before the normalisation: uint8 (T, size, size, 3), a quarter of the memory; `Preprocessing.normalise` does the rest.
+    """A clip before the normalisation: uint8 (T, size, size, 3), a quarter of the memory.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> load_images(example_clip(), Preprocessing(frames=8, size=64))[0].dtype
     torch.uint8
     """
-    training = augmentation is not None and rng is not None
-    draw = augmentation.draw(rng) if training else None
-    size = preprocessing.size
-    images = np.empty((preprocessing.frames, size, size, 3), np.uint8)  # (T, S, S, 3), each filled while still in cache
+    draw = None if augmentation is None or rng is None else augmentation.draw(rng)
 
-    def shrink(frame: Frame, place: int) -> int:
+    def shrink(frame: Frame) -> Frame:
         box = None if draw is None else draw.box(frame.shape[0], frame.shape[1], preprocessing)
-        np.copyto(images[place], preprocessing.resize(frame, box).numpy())
-        return place
+        return preprocessing.resize(frame, box).numpy()
 
-    places, info = read_clip(path, preprocessing.frames, rng if training else None, each=shrink)
-    if places != list(range(preprocessing.frames)):  # a clip of fewer frames than T
-        images = images[places]
-    clip = torch.from_numpy(images)
+    images, info = read_clip(path, preprocessing.frames, None if draw is None else rng, each=shrink)
+    clip = torch.from_numpy(np.stack(images))  # (T, S, S, 3)
     return clip if draw is None else draw.recolour(clip), info
 
 

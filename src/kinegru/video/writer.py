@@ -1,16 +1,16 @@
 """RGB frames into a video file that appears under its name only when it is whole.
 
-H.264 where libav was built with an encoder for it, else MPEG-4 part 2; both play everywhere. One encoder thread, so the same frames
-give the same file.
+H.264 where libav was built with an encoder for it, else MPEG-4 part 2; both play everywhere. One encoder thread, so
+the same frames give the same file.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,9 +31,11 @@ def write_video(
 ) -> int:
     """Encode uint8 frames (H, W, 3) RGB, all of one size; the number of frames written is returned.
 
-    The container follows from the name (.mp4, .mkv, .avi). Sides may be odd. `codec` and `options` are libav's; without them
-    the best encoder at hand is taken. Raises VideoError for an unknown container or codec, ValueError for no frames.
+    The container follows from the name (.mp4, .mkv, .avi). Sides may be odd. `codec` and `options` are libav's;
+    without them the best encoder at hand is taken. Raises VideoError for an unknown container or codec, ValueError
+    for no frames.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_video(Path(folder) / "black.mp4", np.zeros((10, 48, 64, 3), np.uint8))
     10
@@ -45,10 +47,12 @@ def write_video(
     with atomic_write(path, "wb") as file:
         try:
             with av.open(file, "w", format=_container(path)) as container:
-                stream = None
+                stream: Any = None
                 for image in frames:
                     if stream is None:
-                        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+                        stream = container.add_stream(
+                            codec, rate=Fraction(fps).limit_denominator(1001), options=options
+                        )
                         stream.height, stream.width = image.shape[:2]
                         odd = image.shape[0] % 2 or image.shape[1] % 2
                         stream.pix_fmt = "yuv444p" if odd and codec == "libx264" else "yuv420p"
