@@ -6,8 +6,8 @@ import math
 from collections import Counter
 
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from kinegru.training.batches import Step, plan_epoch
 

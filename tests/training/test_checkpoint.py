@@ -1,7 +1,8 @@
-"""A checkpoint is whole at any moment: killed between any two of its file operations, a run finds the old or the new."""
+"""A checkpoint is whole at any moment: killed between any two file operations, a run finds the old or the new."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -55,13 +56,15 @@ def test_two_kills_between_any_file_operations_leave_a_whole_checkpoint(
     """The second kill meets what the first one left; a save is at most seven operations."""
     folder = tmp_path / "checkpoint"
     checkpoint, progress, _, accelerator = open_checkpoint(folder)
-    monkeypatch.setattr(accelerator, "save_state", lambda where: (Path(where) / "epoch").write_text(str(progress.epoch)))
+    monkeypatch.setattr(
+        accelerator, "save_state", lambda where: (Path(where) / "epoch").write_text(str(progress.epoch))
+    )
     monkeypatch.setattr(accelerator, "load_state", lambda where: read.append(int((Path(where) / "epoch").read_text())))
     read: list[int] = []
     left = [0]
 
-    def count(original):  # noqa: ANN001, ANN202
-        def operation(*arguments, **options):  # noqa: ANN002, ANN003, ANN202
+    def count(original):
+        def operation(*arguments, **options):
             left[0] -= 1
             if left[0] == 0:
                 raise Killed
@@ -77,10 +80,8 @@ def test_two_kills_between_any_file_operations_leave_a_whole_checkpoint(
     for operation in (first, second):
         left[0] = operation
         progress.epoch = newest + 1
-        try:
+        with contextlib.suppress(Killed):
             checkpoint.save()
-        except Killed:
-            pass
         left[0] = 0
         assert checkpoint.exists()
         checkpoint.load()

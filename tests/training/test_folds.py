@@ -22,7 +22,7 @@ def test_leave_one_group_out_pools_all_folds_and_resumes_after_finished_ones(
 ) -> None:
     trained: list[str] = []
 
-    def watch(model, train, validation, settings, run, *rest, **options):  # noqa: ANN001, ANN002, ANN003, ANN202
+    def watch(model, train, validation, settings, run, *rest, **options):
         trained.append(run.name)
         assert {clip.group for clip in train.clips} | {clip.group for clip in validation.clips} < set(PEOPLE)
         if len(trained) == 2:

@@ -23,7 +23,8 @@ def test_history_has_a_row_an_epoch_and_all_columns(clips: Path, tmp_path: Path)
     _, result = tiny.fit_tiny(clips, tmp_path, tiny.settings(epochs=3))
     rows = read(tmp_path / "history.csv")
     assert list(rows[0]) == COLUMNS == [
-        "epoch", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5", "learning_rate", "seconds",
+        "epoch", "train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5",
+        "learning_rate", "seconds",
     ]  # fmt: skip
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     for row, epoch in zip(rows, result.history, strict=True):
@@ -73,7 +74,7 @@ def test_the_warm_up_rises_to_the_full_rate_and_the_rest_follows_the_schedule() 
 def test_a_warm_up_of_any_length_never_exceeds_the_rate(warmup: float) -> None:
     for schedule in ("constant", "cosine"):
         rates = course(warmup_epochs=warmup, schedule=schedule)
-        assert 0 < min(rates) and max(rates) <= 2.0
+        assert min(rates) > 0 and max(rates) <= 2.0
         rising = rates[: math.ceil(4 * warmup)]
         assert rising == sorted(rising)
 

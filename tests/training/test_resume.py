@@ -109,7 +109,7 @@ def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory, no_reports: 
 
 
 def stop_from_outside(clips: Path, run: Path, number: int, **more: object) -> tuple[int, str]:
-    """Start the command, send all its processes a signal after the third save, as a terminal does; status and stderr."""
+    """Start the command, signal all its processes after the third save, as a terminal does; status and stderr."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "kinegru", *tiny.command(clips, run, **LONG | more)],

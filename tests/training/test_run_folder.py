@@ -15,7 +15,15 @@ from kinegru.models.modelfile import load_model
 from kinegru.training.loop import fit
 from kinegru.training.settings import TrainSettings
 
-CONTRACT = ("model.safetensors", "history.csv", "settings.yaml", "predictions.csv", "report.html", "figures", "checkpoint")
+CONTRACT = (
+    "model.safetensors",
+    "history.csv",
+    "settings.yaml",
+    "predictions.csv",
+    "report.html",
+    "figures",
+    "checkpoint",
+)
 
 
 def listing(run: Path) -> dict[str, bytes]:
@@ -111,7 +119,7 @@ def test_no_group_lies_on_both_sides_of_training_validation_and_test(
 ) -> None:
     seen: dict[str, set[str | None]] = {}
 
-    def watch(model, train, validation, *rest, **options):  # noqa: ANN001, ANN002, ANN003, ANN202
+    def watch(model, train, validation, *rest, **options):
         seen["train"], seen["validation"] = ({clip.group for clip in d.clips} for d in (train, validation))
         return fit(model, train, validation, *rest, **options)
 

@@ -27,7 +27,7 @@ OPTIONS = {"backbone": "xception_small", "hidden_channels": 4, "width": 8}
 
 
 def write_clips(folder: Path, people: tuple[str, ...] = PEOPLE) -> Path:
-    """FOLDER/ACTION/PERSON_ACTION.mp4: a bright square that runs to the right or walks downwards, on the person's colour."""
+    """FOLDER/ACTION/PERSON_ACTION.mp4: a bright square that goes right or down, on the person's colour."""
     for action in ACTIONS:
         for person in people:
             rng = np.random.default_rng([PEOPLE.index(person), ACTIONS.index(action)])
@@ -114,7 +114,7 @@ def fit_tiny(
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of everything in a model."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -128,4 +128,6 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], a
     """Equal to float32 accuracy."""
     assert one.keys() == other.keys()
     for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            tensor, other[name], rtol=1e-4, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )

@@ -176,7 +176,8 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _read_ucf101(folder: Path, number: int) -> tuple[list[str], list[str]]:
-    train, test = [], []
+    train: list[str] = []
+    test: list[str] = []
     for file, names in ((f"trainlist{number:02d}.txt", train), (f"testlist{number:02d}.txt", test)):
         for line, text in _lines(folder / file):
             name = text.split()[0]  # training lines end with the number of the class

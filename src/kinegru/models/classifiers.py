@@ -69,6 +69,10 @@ class JoinedClassifier(nn.Module):
         self.join, self.on = join, on
         self.fc1 = nn.Conv2d(in_channels, width, 1)
         self.fc2 = nn.Conv2d(width, width, 1)
+        # He et al., ICCV 2015. With torch's default the signal shrinks, and training from scratch stands still for long.
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
         self.fusion: AFF | None = None

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ class Recognizer:
     def predict_many(
         self, sources: Iterable[str | os.PathLike[str]], batch: int = 4, threads: int = 2
     ) -> Iterator[tuple[str, Prediction | VideoError]]:
-        """Recognise files in their order, decoding ahead; an unreadable file gives its `VideoError` and the rest go on."""
+        """Recognise files in their order, decoding ahead; an unreadable one gives its `VideoError`, the rest go on."""
         waiting: deque = deque()
         group: list[tuple[str, torch.Tensor | VideoError]] = []
         with ThreadPoolExecutor(threads) as pool:
@@ -149,7 +148,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _try_load(source: str | Path, preprocessing: Preprocessing) -> torch.Tensor | VideoError:
+def _try_load(source: str | os.PathLike[str], preprocessing: Preprocessing) -> torch.Tensor | VideoError:
     try:
         return load_clip(source, preprocessing)
     except VideoError as error:

@@ -1,6 +1,6 @@
 """Everything that decides a training run, in one flat dataclass; its field comments are the help of `kinegru train`.
 
-The defaults are the paper's recipe (MODEL.md §6): 40 frames, batch 32, dropout 0.5, Adam at 1e-4, 50 epochs.
+The defaults are the paper's recipe (docs/model.md): 40 frames, batch 32, dropout 0.5, Adam at 1e-4, 50 epochs.
 """
 
 from __future__ import annotations

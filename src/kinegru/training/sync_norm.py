@@ -13,9 +13,24 @@ import torch.distributed as dist
 import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before timm)
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 from kinegru.models.fusion import BatchNorm
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of every process's tensor; its gradient is the sum of every process's gradient."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class ProcessWideBatchNorm2d(nn.BatchNorm2d):
@@ -37,11 +52,11 @@ def normalise(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     if not norm.training or not dist.is_initialized() or dist.get_world_size() == 1:
         return nn.BatchNorm2d.forward(norm, x)
     count = x.new_full((1,), x.numel() / x.shape[1])
-    first = all_reduce(torch.cat([x.sum(dim=(0, 2, 3)), count]))  # (C + 1,)
+    first = SumOverProcesses.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))  # (C + 1,)
     total = first[-1].detach().clamp_min(1)  # no process may have a clip that can be read
     mean = first[:-1] / total
     centred = x - mean[:, None, None]
-    variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / total
+    variance = SumOverProcesses.apply(centred.square().sum(dim=(0, 2, 3))) / total
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         with torch.no_grad():
             momentum = (norm.momentum or 0.0) * (first[-1] > 0)

@@ -18,19 +18,29 @@ from kinegru.video.synthetic import write_dataset
 
 PERSON = r"/(p\d+)_"  # in the drawn clips' names
 
+PEOPLE = 24
+
 SETTINGS: dict[str, Any] = {
-    "options": {"backbone": "xception_small", "hidden_channels": 24, "width": 64, "readout": "mean", "dropout": 0.2},
+    "options": {
+        "backbone": "xception_small",
+        "hidden_channels": 32,
+        "width": 64,
+        "differences": True,
+        "readout": "max",
+        "dropout": 0.1,
+    },
     "backbone_weights": "none",
     "profile": "full",
-    "frames": 12,
-    "size": 96,
-    "batch": 12,
-    "epochs": 30,
-    "learning_rate": 2e-3,
+    "frames": 8,
+    "size": 64,
+    "batch": 8,
+    "epochs": 25,
+    "learning_rate": 3e-3,
     "schedule": "cosine",
     "views": 0,
-    "flip": 0.5,
-    "patience": 0,
+    "crop_scale": 0.9,
+    "colour": 0.1,
+    "validation": 0.15,
 }
 
 
@@ -59,7 +69,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
     if data is None:
         folder = run.parent / "demo-clips"
         with progress_bar("drawing clips") as track:
-            write_dataset(folder, progress=track)
+            write_dataset(folder, people=PEOPLE, progress=track)
         data, pattern = str(folder), PERSON
     settings = TrainSettings(**SETTINGS | {"epochs": epochs})
     if (finished := finished_run(run)) is not None:

@@ -82,8 +82,8 @@ def train_split(
     for note in split.notes:
         tell(f"note: {note}")
     tell(
-        f"{split.name}: {len(train_clips)} clips to train on, {len(validation_clips)} to choose on, {len(split.test)} to "
-        f"test on; {siblings_in_words(split.siblings if catalog.groups else None)}"
+        f"{split.name}: {len(train_clips)} clips to train on, {len(validation_clips)} to choose on, "
+        f"{len(split.test)} to test on; {siblings_in_words(split.siblings if catalog.groups else None)}"
     )
     torch.manual_seed(settings.seed)
     model = create_model(

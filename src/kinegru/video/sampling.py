@@ -1,4 +1,4 @@
-"""Which frames stand for a clip: T equal segments, one frame from each (MODEL.md §6).
+"""Which frames stand for a clip: T equal segments, one frame from each (docs/model.md, section 6).
 
 One formula, floor((i + u_i) * L / T), serves everything. With u_i = 1/2 it gives the middle frame of every segment
 (test); with u_i drawn from [0, 1) it gives a random frame of every segment (training). A clip shorter than T repeats
