@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 VERBS = {  # verb -> what it does; its function lives in kinegru.verbs.<verb>
@@ -27,7 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns the exit status: 0 if all was done, 1 for a failure, 2 for wrong use.
     """
-    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        status = _run(*(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of our output, such as `head`, went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(verb: str, *rest: str) -> int:
     if verb in ("-h", "--help"):
         print(HELP.format(verbs="\n".join(f"  {name:<10} {text}" for name, text in VERBS.items())))
         return 0
@@ -38,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         what = f"no option {verb!r} without a verb" if verb.startswith("-") else f"no verb {verb!r}"
         print(f"kinegru: there is {what}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    return importlib.import_module("kinegru.cli").run(verb, rest)
+    return importlib.import_module("kinegru.cli").run(verb, list(rest))
 
 
 if __name__ == "__main__":

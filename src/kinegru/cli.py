@@ -51,9 +51,8 @@ def run(verb: str, arguments: list[str]) -> int:
         return _call(module, function, values, as_json)
     except KeyboardInterrupt:
         return _interrupted(verb)
-    except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise  # to main, which knows
     except Exception as error:
         if debug:
             raise
@@ -120,7 +119,6 @@ def _call(module: ModuleType, function: Callable[..., Any], values: dict[str, An
         print(json.dumps(result.to_dict(), ensure_ascii=not unicode, indent=2))
     else:
         module.show(result)
-    sys.stdout.flush()
     return getattr(result, "exit_status", 0)
 
 

@@ -139,6 +139,14 @@ def test_exit_statuses_and_streams_of_a_real_process(clips, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["ok"] is True
 
 
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path):
+    for arguments in (["--help"], ["check", "--help"]):
+        command = [sys.executable, "-m", "kinegru", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+
+
 # -- recipes and JSON ---------------------------------------------------------------------------------------------
 
 

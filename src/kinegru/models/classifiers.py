@@ -69,7 +69,7 @@ class JoinedClassifier(nn.Module):
         self.join, self.on = join, on
         self.fc1 = nn.Conv2d(in_channels, width, 1)
         self.fc2 = nn.Conv2d(width, width, 1)
-        # He et al., ICCV 2015. With torch's default the signal shrinks, and training from scratch stands still for long.
+        # He et al., ICCV 2015. torch's default shrinks the signal, and training from scratch stands still for long.
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
