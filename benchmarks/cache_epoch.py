@@ -1,6 +1,7 @@
 """A training epoch from the feature cache against one without (decode, frozen trunk, then the same), interleaved.
 
-    python benchmarks/cache_epoch.py WEIZMANN --weights legacy_xception_imagenet_to_block12.safetensors
+    python benchmarks/cache_epoch.py ../shared/data/weizmann --json results/benchmarks/cache_epoch.json \\
+        --weights ../shared/weights/legacy_xception_imagenet_to_block12.safetensors
 
 Both sides are `fit` on the same clips, views, model and settings; the only difference is whether it is given frames or
 cached maps. The side without reads with as many decoding processes as `kinegru train` would take. A repeat is one epoch
@@ -140,8 +141,8 @@ def as_markdown(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"The loss of that epoch without and with: {losses}. Reading a clip and the frozen part are what the cache "
-        "saves. With `head` the ConvGRU and the classifier are left; with `tail` block12 and what follows it run forward and "
-        "backward too, which bounds the ratio.",
+        "saves. With `head` the ConvGRU and the classifier are left; with `tail` block12 and what follows it run "
+        "forward and backward too, which bounds the ratio.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -156,8 +157,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--precision", choices=("float16", "uint8"), default="float16")
-    where = Path("results/benchmarks/cache_epoch.json")
-    parser.add_argument("--json", type=Path, default=where, help="the result; a table goes beside it as .md")
+    parser.add_argument("--json", type=Path, help="write the result here, and a table beside it as .md")
     arguments = parser.parse_args()
     logging.getLogger("kinegru").setLevel(logging.ERROR)  # every model says anew where its weights end
 
@@ -172,10 +172,11 @@ def main() -> None:
             result["profiles"].append(measure(profile, arguments.data, arguments, Path(folder)))
     text = as_markdown(result)
     print(text)
-    with atomic_write(arguments.json) as file:
-        json.dump(result, file, indent=1)
-    with atomic_write(arguments.json.with_suffix(".md")) as file:
-        file.write(text)
+    if arguments.json:
+        with atomic_write(arguments.json) as file:
+            json.dump(result, file, indent=1)
+        with atomic_write(arguments.json.with_suffix(".md")) as file:
+            file.write(text)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def parts_of_ours(path: str, preprocessing: Preprocessing) -> dict[str, float]:
             if number in wanted:
                 image = decoder.rgb(frame)
                 now = lap("to RGB", now)
-                preprocessing.resize(image)
+                preprocessing.resize(image[None])
                 now = lap("resize", now)
         lap("decode all frames", now)
     return spent

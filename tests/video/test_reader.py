@@ -110,6 +110,18 @@ def test_out_of_range_says_how_many_there_are(numbered: Callable[..., Path]) -> 
     assert frames_at(path, []).shape == (0, 64, 96, 3)
 
 
+def test_frames_may_be_changed_in_place(tmp_path: Path) -> None:
+    """Also where the decoder itself works in RGB and builds each frame on the one before."""
+    clip = [numbered_frame(i) for i in range(6)]
+    for pix_fmt in ("rgb24", "argb"):
+        path = encode(tmp_path / "a.mov", clip, codec="qtrle", pix_fmt=pix_fmt)
+        seen = []
+        for frame in iter_frames(path):
+            seen.append(number_of(frame))
+            frame[:] = 0
+        assert seen == list(range(6))
+
+
 def test_each_sees_a_distinct_frame_once(numbered: Callable[..., Path]) -> None:
     seen: list[int] = []
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinegru.errors import UsageError
+from kinegru.video import transforms
 from kinegru.video.reader import read_clip
 from kinegru.video.synthetic import example_clip
 from kinegru.video.transforms import Augmentation, Preprocessing, augment_clip, load_clip
@@ -68,9 +69,18 @@ def test_load_clip_is_reading_then_preprocessing(fit: str) -> None:
     draw = Augmentation().draw(rng)
     jittered, _ = read_clip(example_clip(), 6, rng)
     box = draw.box(jittered.shape[1], jittered.shape[2], preprocessing)
-    expected = draw.recolour(torch.stack([preprocessing.resize(frame, box) for frame in jittered]))
+    expected = draw.recolour(preprocessing.resize(jittered, box))
     assert torch.equal(trained, preprocessing.normalise(expected))
     assert not torch.equal(trained, preprocessing(frames))
+
+
+@pytest.mark.parametrize("group", [1, 50_000, 10**9])
+def test_groups_change_nothing(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are resized in groups of some bytes; 50,000 are three frames of this clip."""
+    expected = [load_clip(example_clip(), Preprocessing(frames=count, size=40)) for count in (7, 50)]
+    monkeypatch.setattr(transforms, "GROUP_BYTES", group)
+    for count, clip in zip((7, 50), expected, strict=True):  # 50: more than there are, so that some repeat
+        assert torch.equal(load_clip(example_clip(), Preprocessing(frames=count, size=40)), clip)
 
 
 def test_normalisation_is_the_printed_one() -> None:

@@ -97,11 +97,11 @@ class _Fit:
         self.saved_at = time.monotonic()
 
     def run(self, resume: bool) -> FitResult:
+        torch.manual_seed(self.settings.seed + 1_000_003 * self.accelerator.process_index)  # each its own dropout
         if resume and self.checkpoint.exists():
             self._load_state()
         else:
             self.checkpoint.remove()
-            torch.manual_seed(self.settings.seed + 1_000_003 * self.accelerator.process_index)  # dropout differs
         with stop_requests() as stop:
             while self.progress.epoch < self.settings.epochs and not self._patience_is_over():
                 self._one_epoch(stop)

@@ -152,6 +152,8 @@ class Decoder:
         self.look(frame)
         width, height = self._size or (frame.width, frame.height)
         image = self._reformatter.reformat(frame, width, height, "rgb24", **ONE_THREAD).to_ndarray()  # (h, w, 3)
+        if frame.format.name == "rgb24":  # then nothing was converted, and the decoder may still build on this memory
+            image = image.copy()
         return np.ascontiguousarray(upright(cast("NDArray[np.uint8]", image), self.matrix))  # (H, W, 3)
 
     @property

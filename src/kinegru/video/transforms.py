@@ -2,8 +2,8 @@
 
 * Everything up to the last step is uint8: crop, resize (torch's antialiased uint8 kernels on channels-last memory),
   flip, colour. Only then comes float32, (x / 255 - mean) / std.
-* Frames are worked on one at a time, so a live frame and the same frame in a clip give equal bits, and `load_clip` can
-  resize each frame as soon as it is decoded.
+* A live frame and the same frame in a clip give equal bits. `load_clip` resizes frames in groups while it decodes: a
+  group is faster than single frames, and the whole clip at full size is never in memory.
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
 * `load_clip` is the one path from a file to the network's input.
 """
@@ -23,6 +23,7 @@ from kinegru.errors import UsageError
 from kinegru.video.reader import Frame, VideoInfo, read_clip
 
 GREY = 127  # letterbox colour, next to zero after normalisation with mean 0.5
+GROUP_BYTES = 24 * 2**20  # of full-size frames, resized together
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
@@ -81,7 +82,7 @@ class Preprocessing:
 
     def __call__(self, frames: Frame) -> torch.Tensor:
         """Frames uint8 (T, H, W, 3) -> float32 (T, 3, size, size). T is as given; sampling is done while reading."""
-        return self.normalise(torch.stack([self.resize(frame) for frame in frames]))
+        return self.normalise(self.resize(frames))
 
     def frame(self, frame: Frame) -> torch.Tensor:
         """One frame uint8 (H, W, 3) -> float32 (3, size, size), equal in every bit to what the clip path gives for it.
@@ -89,19 +90,23 @@ class Preprocessing:
         >>> Preprocessing(size=8).frame(np.zeros((5, 7, 3), np.uint8)).unique()
         tensor([-1.])
         """
-        return self.normalise(self.resize(frame)[None])[0]
+        return self(frame[None])[0]
 
-    def resize(self, frame: Frame, box: Box | None = None) -> torch.Tensor:
-        """Cut `box` (default: what `fit` keeps) out of a uint8 frame (H, W, 3) and resize it: uint8 (size, size, 3)."""
-        top, left, height, width = box or self.region(frame.shape[0], frame.shape[1])
-        image = _tensor(frame[top : top + height, left : left + width])  # (h, w, 3)
+    def resize(self, frames: Frame, box: Box | None = None) -> torch.Tensor:
+        """Cut `box` (default: what `fit` keeps) out of uint8 frames (T, H, W, 3), resize it: uint8 (T, size, size, 3).
+
+        >>> Preprocessing(size=8, fit="pad").resize(np.zeros((2, 4, 8, 3), np.uint8))[0, :, 0, 0]
+        tensor([127, 127,   0,   0,   0,   0, 127, 127], dtype=torch.uint8)
+        """
+        top, left, height, width = box or self.region(frames.shape[1], frames.shape[2])
+        images = _tensor(frames[:, top : top + height, left : left + width])  # (T, h, w, 3)
         if self.fit != "pad":
-            return self._scale(image, self.size, self.size)
+            return self._scale(images, self.size, self.size)
         scale = self.size / max(height, width)
         inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
-        canvas = torch.full((self.size, self.size, 3), GREY, dtype=torch.uint8)
+        canvas = torch.full((len(frames), self.size, self.size, 3), GREY, dtype=torch.uint8)
         y, x = (self.size - inner_height) // 2, (self.size - inner_width) // 2
-        canvas[y : y + inner_height, x : x + inner_width] = self._scale(image, inner_height, inner_width)
+        canvas[:, y : y + inner_height, x : x + inner_width] = self._scale(images, inner_height, inner_width)
         return canvas
 
     def region(self, height: int, width: int) -> Box:
@@ -121,12 +126,12 @@ class Preprocessing:
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return values.sub_(255 * mean).div_(255 * std)
 
-    def _scale(self, image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        if image.shape[:2] == (height, width):
-            return image.clone()
-        planes = image[None].permute(0, 3, 1, 2)  # (1, 3, h, w), channels-last in memory: the fast kernels, no copy
+    def _scale(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        if images.shape[1:3] == (height, width):
+            return images.clone()
+        planes = images.permute(0, 3, 1, 2)  # (T, 3, h, w), channels-last in memory: the fast kernels, no copy
         planes = F.interpolate(planes, (height, width), mode=self.interpolation, antialias=True, align_corners=False)
-        return planes.permute(0, 2, 3, 1)[0]  # (height, width, 3)
+        return planes.permute(0, 2, 3, 1)  # (T, height, width, 3)
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ def augment_clip(
     """
     draw = augmentation.draw(rng)
     box = draw.box(frames.shape[1], frames.shape[2], preprocessing)
-    return preprocessing.normalise(draw.recolour(torch.stack([preprocessing.resize(frame, box) for frame in frames])))
+    return preprocessing.normalise(draw.recolour(preprocessing.resize(frames, box)))
 
 
 def load_clip(
@@ -265,21 +270,48 @@ def load_images(
     torch.uint8
     """
     draw = None if augmentation is None or rng is None else augmentation.draw(rng)
-
-    def shrink(frame: Frame) -> Frame:
-        box = None if draw is None else draw.box(frame.shape[0], frame.shape[1], preprocessing)
-        return preprocessing.resize(frame, box).numpy()
-
-    images, info = read_clip(path, preprocessing.frames, None if draw is None else rng, each=shrink)
-    clip = torch.from_numpy(np.stack(images))  # (T, S, S, 3)
+    groups = _Groups(preprocessing, draw)
+    places, info = read_clip(path, preprocessing.frames, None if draw is None else rng, each=groups.add)
+    clip = groups.clip(places)
     return clip if draw is None else draw.recolour(clip), info
 
 
-def _tensor(image: Frame) -> torch.Tensor:
+class _Groups:
+    """Takes frames one by one as they are decoded and resizes them in groups of up to GROUP_BYTES."""
+
+    def __init__(self, preprocessing: Preprocessing, draw: _Draw | None) -> None:
+        self.preprocessing, self.draw = preprocessing, draw
+        self.waiting: list[Frame] = []
+        self.resized: list[torch.Tensor] = []
+        self.count = 0
+
+    def add(self, frame: Frame) -> int:
+        """The frame's place among all frames ever added."""
+        self.waiting.append(frame)
+        self.count += 1
+        if len(self.waiting) * frame.nbytes >= GROUP_BYTES:
+            self._resize()
+        return self.count - 1
+
+    def clip(self, places: list[int]) -> torch.Tensor:
+        """The resized frames at these places: uint8 (T, S, S, 3)."""
+        self._resize()
+        resized = self.resized[0] if len(self.resized) == 1 else torch.cat(self.resized)
+        return resized if places == list(range(len(resized))) else resized[places]
+
+    def _resize(self) -> None:
+        if self.waiting:
+            height, width = self.waiting[0].shape[:2]
+            box = None if self.draw is None else self.draw.box(height, width, self.preprocessing)
+            self.resized.append(self.preprocessing.resize(np.stack(self.waiting), box))
+            self.waiting.clear()
+
+
+def _tensor(images: Frame) -> torch.Tensor:
     """Without a copy where torch can take the memory as it is: writable, and not read backwards."""
-    if not image.flags.writeable or min(image.strides) < 0:
-        image = image.copy()
-    return torch.from_numpy(image)
+    if not images.flags.writeable or min(images.strides) < 0:
+        images = images.copy()
+    return torch.from_numpy(images)
 
 
 def _require(condition: bool, message: str) -> None:
