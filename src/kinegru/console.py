@@ -73,7 +73,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     >>> duration(42), duration(250), duration(7300)
-    ('42 s', '4 min 10 s', '2 h 2 min')
+    ('42 s', '4 min 10 s', '2 h 1 min')
     """
     seconds = round(seconds)
     if seconds < 60:

@@ -92,6 +92,7 @@ def test_every_option_changes_the_model_it_is_about(small):
         "pad_type": "", "tail_start": "blocks.6", "tail_end": "blocks.6", "excitation": "none",
         "excitation_rescale": False, "excitation_reduction": 4, "excitation_relu": False, "temporal": "lstm",
         "hidden_channels": 7, "kernel_size": 5, "variant": "reset_before", "update_bias_init": 1.0, "readout": "mean",
+            "projection": 6,
         "differences": True, "classifier": "add", "classifier_on": "vectors", "width": 12, "attention_reduction": 2,
         "attention_kernels": (3,), "attention_global": "separate", "aff_scale": 2.0,
     }  # fmt: skip

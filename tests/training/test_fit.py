@@ -120,12 +120,12 @@ def test_the_moving_average_is_what_is_validated(clips: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("select", ["top1", "loss"])
 def test_the_best_epoch_on_validation_clips_is_kept(select: str, clips: Path, tmp_path: Path) -> None:
-    chosen = tiny.settings(epochs=6, learning_rate=0.05, select=select, seed=3)
+    chosen = tiny.settings(epochs=6, learning_rate=0.05, select=select, seed=0)
     model, result = tiny.fit_tiny(clips, tmp_path / "long", chosen)
     key = (lambda r: (r.val_top1, -r.val_loss)) if select == "top1" else (lambda r: (-r.val_loss, r.val_top1))
     best = max(result.history, key=key).epoch
     assert result.best_epoch == best < 6
-    short = tiny.settings(epochs=best, learning_rate=0.05, select=select, seed=3)
+    short = tiny.settings(epochs=best, learning_rate=0.05, select=select, seed=0)
     tiny.assert_same(tiny.weights(model), tiny.weights(tiny.fit_tiny(clips, tmp_path / "short", short)[0]))
 
 

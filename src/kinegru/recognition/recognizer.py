@@ -59,6 +59,7 @@ class Recognizer:
     """A model file in use.
 
     >>> import kinegru, tempfile
+    >>> from pathlib import Path
     >>> from kinegru.models.modelfile import save_model
     >>> from kinegru.video.synthetic import example_clip
     >>> model = kinegru.create_model("mobilenet_convgru_mcam_aff", num_classes=2, backbone_weights="none")

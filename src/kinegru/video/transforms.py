@@ -281,15 +281,20 @@ class _Groups:
 
     def __init__(self, preprocessing: Preprocessing, draw: _Draw | None) -> None:
         self.preprocessing, self.draw = preprocessing, draw
-        self.waiting: list[Frame] = []
+        self.group = np.empty((0, 0, 0, 3), np.uint8)  # (G, H, W, 3), used again and again: fresh memory is slow
+        self.waiting = self.count = 0
         self.resized: list[torch.Tensor] = []
-        self.count = 0
 
     def add(self, frame: Frame) -> int:
         """The frame's place among all frames ever added."""
-        self.waiting.append(frame)
+        if self.group.shape[1:] != frame.shape:
+            self._resize()
+            size = min(self.preprocessing.frames, max(1, GROUP_BYTES // frame.nbytes))
+            self.group = np.empty((size, *frame.shape), np.uint8)
+        self.group[self.waiting] = frame
+        self.waiting += 1
         self.count += 1
-        if len(self.waiting) * frame.nbytes >= GROUP_BYTES:
+        if self.waiting == len(self.group):
             self._resize()
         return self.count - 1
 
@@ -301,10 +306,10 @@ class _Groups:
 
     def _resize(self) -> None:
         if self.waiting:
-            height, width = self.waiting[0].shape[:2]
+            height, width = self.group.shape[1:3]
             box = None if self.draw is None else self.draw.box(height, width, self.preprocessing)
-            self.resized.append(self.preprocessing.resize(np.stack(self.waiting), box))
-            self.waiting.clear()
+            self.resized.append(self.preprocessing.resize(self.group[: self.waiting], box))
+            self.waiting = 0
 
 
 def _tensor(images: Frame) -> torch.Tensor:
