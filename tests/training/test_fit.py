@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -14,6 +15,7 @@ from kinegru.data.dataset import ClipDataset
 from kinegru.errors import DataError
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.training.batches import plan_epoch
+from kinegru.training.inference import Scores
 
 PLAIN = {"dropout": 0.0, "classifier": "mlp"}  # nothing random and no batch norm in the classifier
 
@@ -118,21 +120,40 @@ def test_the_moving_average_is_what_is_validated(clips: Path, tmp_path: Path) ->
     assert result.history[0].val_loss == pytest.approx(float(F.cross_entropy(logits, torch.tensor(dataset.targets))))
 
 
-@pytest.mark.parametrize("select", ["top1", "loss"])
-def test_the_best_epoch_on_validation_clips_is_kept(select: str, clips: Path, tmp_path: Path) -> None:
-    chosen = tiny.settings(epochs=6, learning_rate=0.05, select=select, seed=0)
-    model, result = tiny.fit_tiny(clips, tmp_path / "long", chosen)
-    key = (lambda r: (r.val_top1, -r.val_loss)) if select == "top1" else (lambda r: (-r.val_loss, r.val_top1))
-    best = max(result.history, key=key).epoch
-    assert result.best_epoch == best < 6
-    short = tiny.settings(epochs=best, learning_rate=0.05, select=select, seed=0)
-    tiny.assert_same(tiny.weights(model), tiny.weights(tiny.fit_tiny(clips, tmp_path / "short", short)[0]))
+@pytest.fixture
+def validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation that finds the best top-1 in the second epoch and the best loss in the third, and nothing better later."""
+    wrong, unsure, right, sure = [0.9, 0.1], [0.55, 0.45], [0.45, 0.55], [0.1, 0.9]  # of the second class
+    found = iter([[wrong, right], [wrong, sure], [unsure, unsure]] + 30 * [[wrong, wrong]])
+    targets = np.array([1, 1])
+
+    def score(*_: object) -> Scores:
+        return Scores(np.arange(2), targets, np.array(next(found)), {})
+
+    monkeypatch.setattr("kinegru.training.loop.score_clips", score)
 
 
+@pytest.mark.usefixtures("validated")
+@pytest.mark.parametrize(("select", "best"), [("top1", 2), ("loss", 3)])
+def test_the_best_epoch_on_validation_clips_is_kept(select: str, best: int, clips: Path, tmp_path: Path) -> None:
+    model = tiny.build(tiny.settings())
+    after: list[dict[str, torch.Tensor]] = []
+
+    def follow(done: int, total: int, text: str) -> None:
+        if done % 3 == 0:
+            after.append(tiny.weights(model))  # of each epoch
+
+    chosen = tiny.settings(epochs=4, select=select)
+    _, result = tiny.fit_tiny(clips, tmp_path, chosen, model=model, track=follow)
+    assert result.best_epoch == best and len(after) == 4
+    assert [row.val_top1 for row in result.history] == [0.5, 0.5, 0.0, 0.0]
+    tiny.assert_same(tiny.weights(model), after[best - 1])
+
+
+@pytest.mark.usefixtures("validated")
 def test_training_stops_early_when_nothing_gets_better(clips: Path, tmp_path: Path) -> None:
-    chosen = tiny.settings(epochs=30, learning_rate=0.05, patience=2, seed=3)
-    _, result = tiny.fit_tiny(clips, tmp_path, chosen)
-    assert len(result.history) == result.best_epoch + 2 < 30
+    _, result = tiny.fit_tiny(clips, tmp_path, tiny.settings(epochs=30, patience=2))
+    assert result.best_epoch == 2 and len(result.history) == 4
 
 
 def test_without_validation_clips_the_last_epoch_is_kept(clips: Path, tmp_path: Path) -> None:

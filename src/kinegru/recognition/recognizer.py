@@ -64,7 +64,7 @@ class Recognizer:
     >>> from kinegru.video.synthetic import example_clip
     >>> model = kinegru.create_model("mobilenet_convgru_mcam_aff", num_classes=2, backbone_weights="none")
     >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> save_model(path, model, ["run", "walk"], Preprocessing(frames=4, size=64).to_dict(), {}, {})
+    >>> _ = save_model(path, model, ["run", "walk"], Preprocessing(frames=4, size=64).to_dict(), {}, {})
     >>> recognizer = Recognizer.load(path)
     >>> prediction = recognizer.predict(example_clip())
     >>> prediction.label in recognizer.labels, 0 <= prediction.score <= 1
