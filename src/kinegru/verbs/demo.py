@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "frames": 8,
     "size": 64,
     "batch": 8,
-    "epochs": 25,
+    "epochs": 20,
     "learning_rate": 3e-3,
     "schedule": "cosine",
     "views": 0,

@@ -24,6 +24,7 @@ from kinegru.video.reader import Frame, VideoInfo, read_clip
 
 GREY = 127  # letterbox colour, next to zero after normalisation with mean 0.5
 GROUP_BYTES = 24 * 2**20  # of full-size frames, resized together
+LARGE_FRAME = 4 * 2**20  # bytes; from here on copying a frame into a group costs more than the group saves
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
@@ -287,29 +288,30 @@ class _Groups:
 
     def add(self, frame: Frame) -> int:
         """The frame's place among all frames ever added."""
+        self.count += 1
+        if frame.nbytes > LARGE_FRAME:
+            self._resize(frame[None])
+            return self.count - 1
         if self.group.shape[1:] != frame.shape:
-            self._resize()
             size = min(self.preprocessing.frames, max(1, GROUP_BYTES // frame.nbytes))
             self.group = np.empty((size, *frame.shape), np.uint8)
         self.group[self.waiting] = frame
         self.waiting += 1
-        self.count += 1
         if self.waiting == len(self.group):
-            self._resize()
+            self._resize(self.group)
+            self.waiting = 0
         return self.count - 1
 
     def clip(self, places: list[int]) -> torch.Tensor:
         """The resized frames at these places: uint8 (T, S, S, 3)."""
-        self._resize()
+        if self.waiting:
+            self._resize(self.group[: self.waiting])
         resized = self.resized[0] if len(self.resized) == 1 else torch.cat(self.resized)
         return resized if places == list(range(len(resized))) else resized[places]
 
-    def _resize(self) -> None:
-        if self.waiting:
-            height, width = self.group.shape[1:3]
-            box = None if self.draw is None else self.draw.box(height, width, self.preprocessing)
-            self.resized.append(self.preprocessing.resize(self.group[: self.waiting], box))
-            self.waiting = 0
+    def _resize(self, frames: Frame) -> None:
+        box = None if self.draw is None else self.draw.box(frames.shape[1], frames.shape[2], self.preprocessing)
+        self.resized.append(self.preprocessing.resize(frames, box))
 
 
 def _tensor(images: Frame) -> torch.Tensor:
