@@ -110,6 +110,17 @@ def test_predict_says_of_a_missing_file_with_any_name_that_it_is_missing(kinegru
         one_line(ran.err, shown(path).encode(errors="backslashreplace").decode(), "no such file")
 
 
+def test_no_verb_waits_for_a_named_pipe(kinegru, trained, clips, tmp_path):
+    pipe = tmp_path / "set" / ACTIONS[0] / "pipe.mp4"
+    shutil.copytree(clips, tmp_path / "set")
+    os.mkfifo(pipe)
+    ran = kinegru("predict", trained, pipe)
+    assert ran.status == 1
+    one_line(ran.err, f"{pipe}: is a pipe, socket or device, not a file")
+    ran = kinegru("check", tmp_path / "set", "--workers", "0", "--json")
+    assert [item["subject"] for item in json.loads(ran.out)["problems"]] == [f"{ACTIONS[0]}/pipe.mp4"]
+
+
 # -- check --------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +145,31 @@ def test_check_passes_clips_with_unkind_names(kinegru, tmp_path, clips, unkind):
     assert f"no problems: all {len(unkind)} clips can be read" in ran.out
 
 
+def test_check_lists_a_clip_with_any_name_on_one_line(kinegru, tmp_path, unkind):
+    for path in unkind:
+        copy = tmp_path / "set" / "class" / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(b"no video")
+    ran = kinegru("check", tmp_path / "set", "--workers", "0")
+    assert ran.status == 1
+    for path in unkind:
+        one_line(ran.out, f"class/{shown(path.name)}".encode(errors="backslashreplace").decode(), "no video")
+
+
+def test_check_lists_every_line_of_a_table_that_has_no_good_one(kinegru, tmp_path):
+    (tmp_path / "clips.csv").write_text("path,label\na.mp4,\nb.mp4,\n", encoding="utf-8")
+    ran = kinegru("check", tmp_path / "clips.csv", "--json")
+    assert ran.status == 1
+    assert [item["subject"] for item in json.loads(ran.out)["problems"]] == ["clips.csv:2", "clips.csv:3"]
+
+
 # -- train --------------------------------------------------------------------------------------------------------
+
+
+def test_train_on_data_that_is_not_there_leaves_nothing_behind(kinegru):
+    ran = kinegru("train", "nowhere")
+    assert (ran.status, one_line(ran.err, "nowhere")) == (1, "kinegru train: nowhere: no such folder or CSV file")
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("way", ["frames", "cache"])

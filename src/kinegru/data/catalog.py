@@ -135,11 +135,11 @@ def load_catalog(
         elif faulty:
             more = f" (and {len(faulty) - 1} more such lines; `kinegru check` lists them)" if len(faulty) > 1 else ""
             raise DataError(f"{data}:{faulty[0].line}: {faulty[0].message}{more}")
-        if not clips:
+        if not clips and not faults:
             raise DataError(f"{data}: has no line that names a clip and its label")
     else:
         raise DataError(f"{data}: no such folder or CSV file")
-    if pattern is not None:
+    if pattern is not None and clips:
         clips = _groups_from_pattern(pattern, clips, root, data, notes)
     unknown = sum(clip.group is None for clip in clips)
     if 0 < unknown < len(clips):

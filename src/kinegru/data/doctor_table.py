@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kinegru.data.doctor import KINDS, Finding, Report
+from kinegru.video.container import shown
 
 
 def render(report: Report, console: Console, per_kind: int = 20) -> None:
@@ -51,16 +52,16 @@ def render(report: Report, console: Console, per_kind: int = 20) -> None:
         console.print(Text(f"no problems: all {report.clips} clips can be read", style="bold green"))
 
 
-def most_and_least(classes: dict[str, int], shown: int = 12) -> list[tuple[str, int]]:
+def most_and_least(classes: dict[str, int], most: int = 12) -> list[tuple[str, int]]:
     """All classes where there are few, else those with the most and the fewest clips.
 
-    >>> most_and_least({"a": 3, "b": 1, "c": 2}, shown=2)
+    >>> most_and_least({"a": 3, "b": 1, "c": 2}, most=2)
     [('a', 3), ('... 1 more', 2), ('b', 1)]
     """
-    if len(classes) <= shown:
+    if len(classes) <= most:
         return list(classes.items())
     ranked = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
-    head, middle, tail = ranked[: shown // 2], ranked[shown // 2 : -(shown // 2)], ranked[-(shown // 2) :]
+    head, middle, tail = ranked[: most // 2], ranked[most // 2 : -(most // 2)], ranked[-(most // 2) :]
     return [*head, (f"... {len(middle)} more", round(sum(count for _, count in middle) / len(middle))), *tail]
 
 
@@ -73,7 +74,7 @@ def _bars(title: str, bins: Sequence[tuple[str, int]], console: Console, width: 
     table.add_column(no_wrap=True, style="cyan")
     highest = max(count for _, count in bins)
     for label, count in bins:
-        table.add_row(Text(label), str(count), "█" * max(round(width * count / highest), count > 0) if highest else "")
+        table.add_row(Text(shown(label)), str(count), "█" * max(round(width * count / highest), count > 0) if highest else "")
     console.print(table)
 
 
@@ -83,12 +84,12 @@ def _findings(title: str, findings: Sequence[Finding], style: str, per_kind: int
     table.add_column("what", overflow="fold")
     table.add_column("why", overflow="fold")
     counts = Counter(finding.kind for finding in findings)
-    shown: Counter[str] = Counter()
+    listed: Counter[str] = Counter()
     for kind, subject, message in findings:
-        shown[kind] += 1
-        if shown[kind] <= per_kind:
-            table.add_row(KINDS[kind], Text(subject), Text(message))  # Text: a name may hold [brackets]
-        elif shown[kind] == per_kind + 1:
+        listed[kind] += 1
+        if listed[kind] <= per_kind:
+            table.add_row(KINDS[kind], Text(shown(subject)), Text(message))  # Text: a name may hold [brackets]
+        elif listed[kind] == per_kind + 1:
             table.add_row(KINDS[kind], Text(f"... and {counts[kind] - per_kind} more"), "")
     console.print(table)
 

@@ -43,6 +43,8 @@ def examine(path: Path) -> Examination:
     """
     size, digest = 0, None
     try:
+        if path.exists() and not path.is_file():
+            return Examination(None, error=("unreadable", "is no file"))
         size = path.stat().st_size
         if size == 0:
             return Examination(None, error=("empty", "0 bytes"))

@@ -67,6 +67,10 @@ class TrainSettings:
     """Chance of a mirrored training view; 0 where left and right matter."""
     colour: float = 0.2
     """Strength of brightness, contrast and saturation changes in training views."""
+    time_crop: float = 1.0
+    """Smallest share of the clip's length that a training view keeps."""
+    even_steps: bool = False
+    """Training views with equal steps between frames, instead of a random place in every segment: keeps speed visible."""
     views: int = 4
     """Augmented views a clip; with a cache they are computed once. 0 gives a new view every epoch (no cache)."""
 
@@ -130,7 +134,10 @@ class TrainSettings:
         if not self.augment:
             return None
         jitter = {"brightness": self.colour, "contrast": self.colour, "saturation": self.colour}
-        return Augmentation(crop_scale=(self.crop_scale, 1.0), flip=self.flip, **jitter)
+        return Augmentation(
+            crop_scale=(self.crop_scale, 1.0), flip=self.flip, **jitter, time_crop=self.time_crop,
+            even_steps=self.even_steps,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for YAML or JSON."""

@@ -76,9 +76,10 @@ def train(
     settings = settings or TrainSettings()
     run = Path(out) if out else Path("runs") / (Path(data).resolve().stem or "run")
     make_accelerator(settings)  # joins the other processes, where there are any
-    opened = on_main_process(_open_run, run, data, split, group_pattern, settings, resume, overwrite)
-    settings, split, group_pattern = opened
+    held = on_main_process(_held_settings, run, split, group_pattern, settings, resume, overwrite)
+    settings, split, group_pattern = held
     catalog = load_catalog(data, group_pattern, lists)
+    on_main_process(_open_run, run, {"data": data, "split": split, "group_pattern": group_pattern}, settings, resume)
     split = split or default_split(catalog)
     splits = make_splits(catalog, split, settings.seed)
     command = _command(data, run, split, group_pattern)
@@ -109,15 +110,14 @@ def show(result: TrainResult) -> None:
         print(f"model:  {result.run / 'model.safetensors'}")
 
 
-def _open_run(
-    run: Path, data: str, split: str | None, pattern: str | None, settings: TrainSettings, resume: bool, overwrite: bool
+def _held_settings(
+    run: Path, split: str | None, pattern: str | None, settings: TrainSettings, resume: bool, overwrite: bool
 ) -> tuple[TrainSettings, str | None, str | None]:
-    """Write `settings.yaml`, or on resume check that it is the same run; gives what holds: settings, split, pattern."""
+    """Settings, split and pattern that hold: those given, or on resume those of the run, if they do not disagree."""
     file = run / "settings.yaml"
-    mine = {"split": split, "group_pattern": pattern, **settings.to_dict()}
     if file.exists() and resume:
+        mine = {"split": split, "group_pattern": pattern, **settings.to_dict()}
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        theirs.pop("data", None)
         default = {"split": None, "group_pattern": None, **TrainSettings().to_dict()}
         for name, value in mine.items():
             asked = value != default[name] and value != theirs.get(name)
@@ -130,14 +130,26 @@ def _open_run(
         changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
         held = TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
         return held, theirs.get("split"), theirs.get("group_pattern")
-    begun = file.exists() and any(other != file for other in run.iterdir())  # more than settings that led nowhere
-    if begun and not overwrite:
+    if _begun(run) and not overwrite:
         raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
-    if begun:
+    return settings, split, pattern
+
+
+def _begun(run: Path) -> bool:
+    """Whether the folder holds a run: more than settings that led nowhere."""
+    file = run / "settings.yaml"
+    return file.exists() and any(other != file for other in run.iterdir())
+
+
+def _open_run(run: Path, about: dict[str, Any], settings: TrainSettings, resume: bool) -> None:
+    """Write `settings.yaml`, unless the run goes on; what an earlier run left is removed."""
+    file = run / "settings.yaml"
+    if file.exists() and resume:
+        return
+    if _begun(run):
         _remove_run(run)
     with atomic_write(file) as handle:
-        yaml.safe_dump({"data": data, **mine}, handle, sort_keys=False, allow_unicode=True)
-    return settings, split, pattern
+        yaml.safe_dump({**about, **settings.to_dict()}, handle, sort_keys=False, allow_unicode=True)
 
 
 def _remove_run(run: Path) -> None:

@@ -231,7 +231,9 @@ def _open(path: Path) -> Any:
     try:
         if path.is_dir():
             raise VideoError(f"{name}: is a folder, not a video")
-        if path.stat().st_size == 0 and path.is_file():
+        if path.exists() and not path.is_file():  # a named pipe would be waited for, without end
+            raise VideoError(f"{name}: is a pipe, socket or device, not a file")
+        if path.stat().st_size == 0:
             raise VideoError(f"{name}: is empty (0 bytes)")
         # "file:" keeps libav from reading a protocol into a name such as "concat:a.mp4"
         return av.open(f"file:{path}", metadata_errors="replace")

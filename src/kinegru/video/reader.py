@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kinegru.errors import VideoError
 from kinegru.video.container import Decoder, shown
-from kinegru.video.sampling import indices_at, uniform_indices
+from kinegru.video.sampling import Jitter, uniform_indices
 from kinegru.video.selective import PACKET_BYTES, Plan
 
 Frame = NDArray[np.uint8]
@@ -112,13 +112,13 @@ def iter_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
 def read_clip(
     path: str | os.PathLike[str],
     num_frames: int,
-    rng: np.random.Generator | None = None,
+    jitter: Jitter | None = None,
     each: Callable[[Frame], Any] | None = None,
 ) -> tuple[Any, VideoInfo]:
     """`num_frames` frames that stand for the clip: (uint8 (T, H, W, 3) RGB, what is known of the file).
 
-    Without `rng` the middle frame of each of T equal segments, with it a random one (kinegru.video.sampling), among
-    the frames that decode. The file is decoded once, or a second time where the container gave a wrong count. With
+    The middle frame of each of T equal segments, or those of `jitter` (kinegru.video.sampling), among the frames that
+    decode. The file is decoded once, or a second time where the container gave a wrong count. With
     `each`, the first result is a list of T values `each(frame)`; it is called once a distinct frame, in display order
     (and again from the start after a wrong count). Raises VideoError, and ValueError if num_frames < 1.
 
@@ -127,10 +127,9 @@ def read_clip(
     >>> frames.shape, info.damaged
     ((8, 72, 96, 3), None)
     """
-    offsets = None if rng is None else rng.random(num_frames)
 
     def choose(length: int) -> NDArray[np.int64]:
-        return uniform_indices(length, num_frames) if offsets is None else indices_at(length, offsets)
+        return uniform_indices(length, num_frames) if jitter is None else jitter.indices(length)
 
     length, threads, quick = 0, None, True
     while True:

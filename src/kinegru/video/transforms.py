@@ -5,22 +5,28 @@
 * A live frame and the same frame in a clip give equal bits. `load_clip` resizes frames in groups while it decodes: a
   group is faster than single frames, and the whole clip at full size is never in memory.
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
-* `load_clip` is the one path from a file to the network's input.
+* `load_clip` is the one path from a file to the network's input, and `clip_input` the same from frames in memory.
+* A model may see optical flow and motion saliency beside RGB, or in its place (`modalities`): more channels of the same
+  frames, cut and mirrored with them (`kinegru.video.motion`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from kinegru.errors import UsageError
+from kinegru.video.flow import Fields, Numbers, flow_of_frames, read_flow, windows
+from kinegru.video.motion import CHANNELS, motion_images, normalise_flow, normalise_saliency
 from kinegru.video.reader import Frame, VideoInfo, read_clip
+from kinegru.video.sampling import draw_jitter, uniform_indices
 
 GREY = 127  # letterbox colour, next to zero after normalisation with mean 0.5
 GROUP_BYTES = 24 * 2**20  # of full-size frames, resized together
@@ -28,6 +34,7 @@ LARGE_FRAME = 4 * 2**20  # bytes; from here on copying a frame into a group cost
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
+FlowReader = Callable[[str | os.PathLike[str], Numbers], Fields]  # `read_flow`, or a cache of what it gives
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,14 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # both antialiased
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB, of values in 0 .. 1
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, in this order
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        known_modalities = len(set(self.modalities)) == len(self.modalities) > 0 and set(self.modalities) <= set(
+            CHANNELS
+        )
+        _require(known_modalities, f"modalities must be some of {', '.join(CHANNELS)}, not {self.modalities}")
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         _require(self.frames >= 1, f"frames must be at least 1, not {self.frames}")
@@ -63,12 +76,15 @@ class Preprocessing:
         _require(min(self.std) > 0, f"std must be above 0, not {self.std}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values that JSON can hold.
+        """The settings as plain values that JSON can hold; `modalities` only where they are not RGB alone.
 
         >>> Preprocessing(size=96).to_dict()["size"]
         96
         """
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if self.modalities == ("rgb",):  # what there was before there were others: older files and caches stay valid
+            del settings["modalities"]
+        return settings
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -81,8 +97,22 @@ class Preprocessing:
         _require(not unknown, f"unknown preprocessing settings: {', '.join(unknown)}")
         return cls(**settings)
 
+    @property
+    def channels(self) -> int:
+        """Of one frame of the network's input."""
+        return sum(CHANNELS[modality] for modality in self.modalities)
+
+    @property
+    def needs_flow(self) -> bool:
+        """Whether single frames are not enough."""
+        return self.modalities != ("rgb",)
+
     def __call__(self, frames: Frame) -> torch.Tensor:
-        """Frames uint8 (T, H, W, 3) -> float32 (T, 3, size, size). T is as given; sampling is done while reading."""
+        """Frames uint8 (T, H, W, 3) -> float32 (T, 3, size, size). T is as given; sampling is done while reading.
+
+        Raises UsageError where flow is asked for: sampled frames do not show it, `clip_input` takes whole clips.
+        """
+        _require(not self.needs_flow, "this model sees optical flow: it takes whole clips, not single frames")
         return self.normalise(self.resize(frames))
 
     def frame(self, frame: Frame) -> torch.Tensor:
@@ -93,8 +123,10 @@ class Preprocessing:
         """
         return self(frame[None])[0]
 
-    def resize(self, frames: Frame, box: Box | None = None) -> torch.Tensor:
-        """Cut `box` (default: what `fit` keeps) out of uint8 frames (T, H, W, 3), resize it: uint8 (T, size, size, 3).
+    def resize(self, frames: Frame, box: Box | None = None, fill: int = GREY) -> torch.Tensor:
+        """Cut `box` (default: what `fit` keeps) out of uint8 frames (T, H, W, C), resize it: uint8 (T, size, size, C).
+
+        `fill` is what `pad` puts around it.
 
         >>> Preprocessing(size=8, fit="pad").resize(np.zeros((2, 4, 8, 3), np.uint8))[0, :, 0, 0]
         tensor([127, 127,   0,   0,   0,   0, 127, 127], dtype=torch.uint8)
@@ -105,7 +137,7 @@ class Preprocessing:
             return self._scale(images, self.size, self.size)
         scale = self.size / max(height, width)
         inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
-        canvas = torch.full((len(frames), self.size, self.size, 3), GREY, dtype=torch.uint8)
+        canvas = torch.full((len(frames), self.size, self.size, frames.shape[3]), fill, dtype=torch.uint8)
         y, x = (self.size - inner_height) // 2, (self.size - inner_width) // 2
         canvas[:, y : y + inner_height, x : x + inner_width] = self._scale(images, inner_height, inner_width)
         return canvas
@@ -118,14 +150,22 @@ class Preprocessing:
         return (height - side) // 2, (width - side) // 2, side, side
 
     def normalise(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, size, size, 3) -> float32 (T, 3, size, size): (x / 255 - mean) / std."""
-        shape = (frames.shape[0], 3, *frames.shape[1:3])
+        """uint8 (T, size, size, channels) -> float32 (T, channels, size, size); RGB as (x / 255 - mean) / std."""
+        shape = (frames.shape[0], self.channels, *frames.shape[1:3])
         values = torch.from_numpy(
             np.empty(shape, np.float32)
         )  # numpy asks for huge pages, torch does not: 1.5 x faster
-        values.copy_(frames.permute(0, 3, 1, 2))  # (T, 3, S, S)
+        values.copy_(frames.permute(0, 3, 1, 2))  # (T, C, S, S)
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        return values.sub_(255 * mean).div_(255 * std)
+        widths = [CHANNELS[modality] for modality in self.modalities]
+        for modality, planes in zip(self.modalities, values.split(widths, dim=1), strict=True):
+            if modality == "rgb":
+                planes.sub_(255 * mean).div_(255 * std)
+            elif modality == "flow":
+                normalise_flow(planes)
+            else:
+                normalise_saliency(planes)
+        return values
 
     def _scale(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:
         if images.shape[1:3] == (height, width):
@@ -148,11 +188,14 @@ class Augmentation:
     brightness: float = 0.2  # factor drawn from 1 - b .. 1 + b
     contrast: float = 0.2  # the same, about the clip's mean grey
     saturation: float = 0.2  # the same, about each pixel's grey
+    time_crop: float = 1.0  # smallest share of the clip's length that is kept, at a random place
+    even_steps: bool = False  # frames at equal steps in time, instead of a random place in every segment
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop_scale", tuple(float(value) for value in self.crop_scale))
         low, high = self.crop_scale
         _require(0 < low <= high <= 1, f"crop_scale must rise within 0 .. 1, not {self.crop_scale}")
+        _require(0 < self.time_crop <= 1, f"time_crop is a share of the clip's length, not {self.time_crop}")
         _require(0 <= self.flip <= 1, f"flip is a probability, not {self.flip}")
         for name in ("brightness", "contrast", "saturation"):
             _require(0 <= getattr(self, name) <= 1, f"{name} must lie in 0 .. 1, not {getattr(self, name)}")
@@ -229,17 +272,19 @@ def load_clip(
     preprocessing: Preprocessing,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
+    flow_of: FlowReader = read_flow,
 ) -> torch.Tensor:
-    """A clip file as network input: float32 (T, 3, size, size), T = preprocessing.frames. The one path there is.
+    """A clip file as network input: float32 (T, C, size, size), T = preprocessing.frames. The one path there is.
 
     With `augmentation` and `rng` a training view: frames at random places of their segments, crop, flip and colours
-    drawn once. Otherwise frames in the middle of their segments and nothing random. Raises VideoError.
+    drawn once. Otherwise frames in the middle of their segments and nothing random. C = preprocessing.channels is 3 for
+    RGB; where flow is asked for, `flow_of` gives it. Raises VideoError, and UsageError for flow without OpenCV.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> load_clip(example_clip(), Preprocessing(frames=8, size=64)).shape
     torch.Size([8, 3, 64, 64])
     """
-    return load_clip_with_info(path, preprocessing, augmentation, rng)[0]
+    return load_clip_with_info(path, preprocessing, augmentation, rng, flow_of)[0]
 
 
 def load_clip_with_info(
@@ -247,6 +292,7 @@ def load_clip_with_info(
     preprocessing: Preprocessing,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
+    flow_of: FlowReader = read_flow,
 ) -> tuple[torch.Tensor, VideoInfo]:
     """As `load_clip`, and what is known of the file: its length, rate, and whether it is damaged.
 
@@ -254,7 +300,7 @@ def load_clip_with_info(
     >>> load_clip_with_info(example_clip(), Preprocessing(frames=8, size=64))[1].fps
     25.0
     """
-    images, info = load_images(path, preprocessing, augmentation, rng)
+    images, info = load_images(path, preprocessing, augmentation, rng, flow_of)
     return preprocessing.normalise(images), info
 
 
@@ -263,8 +309,9 @@ def load_images(
     preprocessing: Preprocessing,
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
+    flow_of: FlowReader = read_flow,
 ) -> tuple[torch.Tensor, VideoInfo]:
-    """A clip before the normalisation: uint8 (T, size, size, 3), a quarter of the memory.
+    """A clip before the normalisation: uint8 (T, size, size, C), a quarter of the memory.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> load_images(example_clip(), Preprocessing(frames=8, size=64))[0].dtype
@@ -272,9 +319,56 @@ def load_images(
     """
     draw = None if augmentation is None or rng is None else augmentation.draw(rng)
     groups = _Groups(preprocessing, draw)
-    places, info = read_clip(path, preprocessing.frames, None if draw is None else rng, each=groups.add)
-    clip = groups.clip(places)
-    return clip if draw is None else draw.recolour(clip), info
+    jitter = None
+    if augmentation is not None and rng is not None:
+        jitter = draw_jitter(preprocessing.frames, rng, augmentation.time_crop, augmentation.even_steps)
+    rgb = "rgb" in preprocessing.modalities
+    places, info = read_clip(path, preprocessing.frames, jitter, each=groups.add if rgb else lambda frame: 0)
+    images = {"rgb": groups.clip(places)} if rgb else {}
+    if rgb and draw is not None:
+        images["rgb"] = draw.recolour(images["rgb"])
+    if preprocessing.needs_flow:
+        indices = uniform_indices(info.frames, preprocessing.frames) if jitter is None else jitter.indices(info.frames)
+        images |= _motion(lambda numbers: flow_of(path, numbers), indices, info.frames, preprocessing, draw)
+    return _joined(images, preprocessing), info
+
+
+def clip_input(frames: Frame, preprocessing: Preprocessing) -> torch.Tensor:
+    """All frames of a clip in memory, uint8 (L, H, W, 3) -> what `load_clip` gives for a file of them: (T, C, S, S).
+
+    >>> clip_input(np.zeros((30, 48, 64, 3), np.uint8), Preprocessing(frames=4, size=32)).shape
+    torch.Size([4, 3, 32, 32])
+    """
+    indices = uniform_indices(len(frames), preprocessing.frames)
+    images = {"rgb": preprocessing.resize(frames[indices])} if "rgb" in preprocessing.modalities else {}
+    if preprocessing.needs_flow:
+        images |= _motion(lambda numbers: flow_of_frames(frames, numbers), indices, len(frames), preprocessing)
+    return preprocessing.normalise(_joined(images, preprocessing))
+
+
+def _motion(
+    flow: Callable[[Numbers], Fields],
+    indices: NDArray[np.int64],
+    length: int,
+    preprocessing: Preprocessing,
+    draw: _Draw | None = None,
+) -> dict[str, torch.Tensor]:
+    """Flow and saliency of the frames at `indices` in a clip of `length` frames: uint8 (T, S, S, C) each."""
+    stacks = windows(indices, length)  # (T, FIELDS)
+    numbers, places = np.unique(stacks, return_inverse=True)
+    fields = flow(numbers)
+    box = None if draw is None else draw.box(*fields.shape[1:3], preprocessing)
+
+    def resize(images: NDArray[np.uint8], fill: int) -> torch.Tensor:
+        return preprocessing.resize(images, box, fill)
+
+    flip = draw is not None and draw.flip
+    return motion_images(fields, places.reshape(stacks.shape), preprocessing.modalities, resize, flip)
+
+
+def _joined(images: dict[str, torch.Tensor], preprocessing: Preprocessing) -> torch.Tensor:
+    parts = [images[modality] for modality in preprocessing.modalities]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
 
 
 class _Groups:
