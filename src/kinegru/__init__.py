@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kinegru.models import create_model, list_models
-    from kinegru.recognition.recognizer import Prediction, Recognizer
+    from kinegru.recognition.prediction import Prediction
+    from kinegru.recognition.recognizer import Recognizer
 
 __version__ = "0.1.0"
 __all__ = ["Prediction", "Recognizer", "create_model", "list_models", "load"]
 
 _HOMES = {
-    "Prediction": "kinegru.recognition.recognizer",
+    "Prediction": "kinegru.recognition.prediction",
     "Recognizer": "kinegru.recognition.recognizer",
     "create_model": "kinegru.models",
     "list_models": "kinegru.models",

@@ -42,7 +42,7 @@ def run(verb: str, arguments: list[str]) -> int:
     function = getattr(module, verb)
     parser = make_parser(verb, function)
     try:
-        values = parser.parse_arguments(_complete_switches(arguments, function))
+        values = parser.parse_arguments(_join_lists(_complete_switches(arguments, function), function))
     except SystemExit as stop:  # help, or wrong use
         return int(stop.code or 0)
     as_json, debug = values.pop("json"), values.pop("debug")
@@ -166,6 +166,28 @@ def _complete_switches(arguments: list[str], function: Callable[..., Any]) -> li
             argument = f"--{name[3:]}=false"
         done.append(argument)
     return done
+
+
+def _join_lists(arguments: list[str], function: Callable[..., Any]) -> list[str]:
+    """`--seeds 0 1 2` -> `--seeds=["0","1","2"]`, for parameters that are lists; up to the next option."""
+    lists = {f"--{name.replace('_', '-')}": kind for name, kind in _types(function).items() if _is_list(kind)}
+    done: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if word in lists:
+            values: list[str] = []
+            while words and not words[0].startswith("--"):
+                values.append(words.pop(0))
+            of_numbers = int in typing.get_args(lists[word])
+            plain = [int(v) if of_numbers and v.lstrip("-").isdecimal() else v for v in values]
+            word += f"={json.dumps(plain)}" if values else ""
+        done.append(word)
+    return done
+
+
+def _is_list(kind: Any) -> bool:
+    return any(typing.get_origin(part) is list for part in (kind, *typing.get_args(kind)))
 
 
 def _print_any_name() -> None:

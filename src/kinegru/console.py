@@ -1,6 +1,7 @@
 """What people see while they wait: messages and progress bars with time left, all on stderr.
 
 stdout belongs to results. Where stderr is no terminal (a log file, a scheduler), a bar becomes a line now and then.
+A bar that is opened while another is shown joins it below, and goes when it is done.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 SECONDS_BETWEEN_LINES = 20.0
 
 
 class Track(Protocol):
-    """Tells how far work is: `track(done, total)` or `track(done, total, text)`."""
+    """Tells how far work is: `track(done, total)` or `track(done, total, text)`; `left` is in seconds, where known."""
 
-    def __call__(self, done: int, total: int, text: str = "") -> None: ...
+    def __call__(self, done: int, total: int, text: str = "", left: float | None = None) -> None: ...
 
 
 def say(message: str) -> None:
@@ -37,17 +47,51 @@ def progress_bar(title: str, quiet: bool = False) -> Iterator[Track]:
     ...     track(1, 2, "a.avi")
     """
     if quiet:
-        yield lambda done, total, text="": None
+        yield lambda done, total, text="", left=None: None
     elif console.is_terminal:
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
-            console=console, transient=False,
-        ) as bars:  # fmt: skip
-            task = bars.add_task(title, total=None, text="")
-            yield lambda done, total, text="": bars.update(task, completed=done, total=total, text=text)
+        with _bars() as bars:
+            task = bars.add_task(title, total=None, text="", ready_at=None)
+
+            def track(done: int, total: int, text: str = "", left: float | None = None) -> None:
+                ready_at = None if left is None else time.monotonic() + left
+                bars.update(task, completed=done, total=total, text=text, ready_at=ready_at)
+
+            yield track
+            if len(bars.tasks) > 1:
+                bars.remove_task(task)
     else:
         yield _Lines(title)
+
+
+_shown: list[Progress] = []  # the bars on the terminal: at most one group
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """The group of bars that is shown, else a new one for the length of the block."""
+    if _shown:
+        yield _shown[0]
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), _TimeLeft(), TextColumn("{task.fields[text]}", markup=False),
+        console=console, transient=False,
+    ) as bars:  # fmt: skip
+        _shown.append(bars)
+        try:
+            yield bars
+        finally:
+            _shown.clear()
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """What the work itself says of the time left, else what its speed so far says."""
+
+    def render(self, task: Task) -> Text:
+        ready_at = task.fields.get("ready_at")
+        if ready_at is None or task.finished:
+            return super().render(task)
+        return Text(duration(max(0.0, ready_at - time.monotonic())), style="progress.remaining")
 
 
 class _Lines:
@@ -58,14 +102,15 @@ class _Lines:
         self.began = self.printed = time.monotonic()
         self.first: int | None = None
 
-    def __call__(self, done: int, total: int, text: str = "") -> None:
+    def __call__(self, done: int, total: int, text: str = "", left: float | None = None) -> None:
         now = time.monotonic()
         if self.first is None:
             self.first = done - 1  # work that a resumed run did before does not count towards the speed
-        if done < total and now - self.printed < SECONDS_BETWEEN_LINES:
+        if left is None and done < total and now - self.printed < SECONDS_BETWEEN_LINES:
             return
         self.printed = now
-        left = (now - self.began) / max(1, done - self.first) * (total - done)
+        if left is None:
+            left = (now - self.began) / max(1, done - self.first) * (total - done)
         say(f"{self.title}: {done}/{total}, {duration(left)} left {text}".rstrip())
 
 

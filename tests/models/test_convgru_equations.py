@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kinegru.errors import UsageError
 from kinegru.models import ConvGRU, FrameMean, MapRecurrence, VectorRecurrence
-from kinegru.models.temporal import read_out, with_differences
+from kinegru.models.compared.stam import AttentionPooling
 
 VARIANTS = ["reset_after", "reset_before"]
 
@@ -109,19 +109,61 @@ def test_any_clip_length_and_map_size(n, t, h, w, readout):
     torch.testing.assert_close(FrameMean(4)(x), sum(x[:, i] for i in range(t)) / t)
 
 
-def test_readouts_are_over_time():
-    states = torch.randn(2, 5, 3, 2, 2)
-    assert torch.equal(read_out(states, "last"), states[:, 4])
-    torch.testing.assert_close(read_out(states, "mean"), torch.stack([states[:, t] for t in range(5)]).mean(0))
-    assert torch.equal(read_out(states, "max"), torch.stack([states[:, t] for t in range(5)]).max(0).values)
+READ = {
+    "last": lambda states: states[:, -1],
+    "mean": lambda states: states.sum(1) / states.shape[1],
+    "max": lambda states: states.max(1).values,
+}
 
 
-def test_differences_are_zero_at_the_first_frame_and_radius_one():
-    x = torch.randn(1, 4, 2, 3, 3)
-    y = with_differences(x)
-    assert torch.equal(y[:, :, :2], x) and y[:, 0, 2:].abs().max() == 0
-    for t in range(1, 4):
-        torch.testing.assert_close(y[:, t, 2:], x[:, t] - x[:, t - 1])
+def beside_differences(x):
+    """x_t and x_t - x_(t-1), the first difference being zero."""
+    return torch.cat([x, torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], dim=1)], dim=2)
+
+
+@pytest.mark.parametrize("readout", READ)
+@pytest.mark.parametrize("differences", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_map_recurrence_is_projection_differences_convgru_and_readout(readout, differences, variant):
+    model = MapRecurrence(6, 3, 3, readout, variant, 0.5, differences, projection=4).double()
+    x = torch.randn(2, 5, 6, 4, 3, dtype=torch.float64)
+    y = torch.stack([model.projection(x[:, t]) for t in range(5)], dim=1)
+    states, _ = model.convgru(beside_differences(y) if differences else y)
+    torch.testing.assert_close(model(x), READ[readout](states))
+
+
+@pytest.mark.parametrize("readout", READ)
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_vector_recurrence_is_pooling_differences_and_readout(readout, kind):
+    model, x = VectorRecurrence(kind, 4, 3, readout, differences=True), torch.randn(2, 5, 4, 3, 3)
+    states, _ = model.rnn(beside_differences(x.mean(dim=(3, 4))))
+    torch.testing.assert_close(model(x)[..., 0, 0], READ[readout](states))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.sampled_from(["convgru", "lstm", "gru", "mean", "attention"]),
+    st.sampled_from(["last", "mean", "max"]),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_frames_in_pieces_give_what_the_whole_clip_gives(pieces, kind, readout, differences, seed):
+    torch.manual_seed(seed)
+    if kind == "convgru":
+        model = MapRecurrence(4, 3, readout=readout, differences=differences).double()
+    elif kind == "mean":
+        model = FrameMean(4).double()
+    elif kind == "attention":
+        model = AttentionPooling(4, 3).double()
+    else:
+        model = VectorRecurrence(kind, 4, 3, readout, differences).double()
+    x = torch.randn(2, sum(pieces), 4, 3, 3, dtype=torch.float64)
+    state = None
+    for piece in x.split(pieces, dim=1):
+        state = model.advance(model.per_frame(piece), state)
+    assert state.count == sum(pieces)
+    torch.testing.assert_close(model.read(state), model(x))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])

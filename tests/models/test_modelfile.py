@@ -48,7 +48,7 @@ def same_after_round_trip(model, folder, size):
     path = save_model(folder / "model.safetensors", model, LABELS[:classes], PREPROCESSING, PROVENANCE, STATISTICS)
     loaded = load_model(path)
     assert not loaded.model.training and loaded.model.name == model.name and loaded.model.options == model.options
-    frames = torch.rand(1, 2, 3, size, size)
+    frames = torch.rand(1, 2, model.encoder.in_channels, size, size)
     with torch.no_grad():
         assert torch.equal(loaded.model(frames), model.eval()(frames))
     return loaded

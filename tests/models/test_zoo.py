@@ -20,6 +20,12 @@ NAMES = [
     "inception_v3_convgru",
     "inception_resnet_v2_convgru",
     "mobilenet_convgru_mcam_aff",
+    "lrcn",
+    "two_stream",
+    "stc_resnet18",
+    "stc_resnet101",
+    "sts",
+    "stam",
 ]
 
 
@@ -52,13 +58,23 @@ def test_the_papers_model_has_the_papers_parameters():
         ("inception_v3_convgru", ("none", "convgru", 40, "linear")),
         ("inception_resnet_v2_convgru", ("none", "convgru", 40, "linear")),
         ("mobilenet_convgru_mcam_aff", ("parallel", "convgru", 40, "mcam_aff")),
+        ("lrcn", ("none", "lstm", 256, "linear")),
+        ("two_stream", ("none", "mean", 40, "late_fusion")),
+        ("stc_resnet18", ("none", "mean", 40, "linear")),
+        ("stc_resnet101", ("none", "mean", 40, "linear")),
+        ("sts", ("none", "mean", 40, "late_fusion")),
+        ("stam", ("none", "attention", 256, "linear")),
     ],
 )
 def test_each_name_is_its_row(small, name, parts):
     options = model_options(name)
     assert (options.excitation, options.temporal, options.hidden_channels, options.classifier) == parts
-    assert (options.width, options.dropout, options.readout, options.kernel_size) == (256, 0.5, "last", 3)
-    assert small(name)(torch.rand(2, 3, 3, 64, 64)).shape == (2, 4)
+    readout, kernel = {"lrcn": "mean"}.get(name, "last"), {"stam": 7}.get(name, 3)
+    assert (options.width, options.dropout, options.readout, options.kernel_size) == (256, 0.5, readout, kernel)
+    assert options.streams == {"two_stream": "rgb+flow", "sts": "rgb+flow+saliency"}.get(name, "rgb")
+    assert options.flow_weight == 1.5
+    model = small(name).eval()
+    assert model(torch.rand(2, 3, model.encoder.in_channels, 64, 64)).shape == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +119,7 @@ def test_every_option_changes_the_model_it_is_about(small):
 
     plain = logits()
     untested = {"backbone", "backbone_weights", "excitation_place", "dropout", "freeze_tail_bn"}  # tested elsewhere
+    untested |= {"streams", "flow_weight"}  # tested with the compared systems
     assert set(changes) | untested == set(ModelOptions.__dataclass_fields__)
     for option, value in changes.items():
         assert not torch.equal(logits(**{option: value}), plain), option
@@ -112,7 +129,7 @@ def test_every_option_changes_the_model_it_is_about(small):
     ("call", "message"),
     [
         (lambda: create_model("sc_xception_convgru_mcam", 3), "did you mean sc_xception_convgru_mcam_aff"),
-        (lambda: create_model("resnet", 3), "there are sc_xception"),
+        (lambda: create_model("zzz", 3), "there are sc_xception"),
         (lambda: create_model("tsn_xception", 3, hidden=4), "did you mean hidden_channels"),
         (lambda: create_model("tsn_xception", 3, zzz=4), "there are backbone"),
         (lambda: create_model("tsn_xception", 3, temporal="rnn"), "convgru, lstm, gru or mean"),

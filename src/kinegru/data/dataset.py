@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kinegru.data.catalog import Clip
 from kinegru.errors import VideoError
+from kinegru.video.flow import FlowReader, read_flow, require_opencv
 from kinegru.video.transforms import Augmentation, Preprocessing, load_clip
 
 
@@ -28,7 +29,7 @@ class Sample:
 
     index: int  # position of the clip in the data set
     target: int  # class index, -1 where the label is unknown
-    inputs: torch.Tensor | None  # frames (T, 3, S, S) float32, or cached maps (T, C, h, w)
+    inputs: torch.Tensor | None  # frames (T, C, S, S) float32, or cached maps (T, C, h, w)
     error: str | None = None
 
 
@@ -44,17 +45,25 @@ def view_generator(clip: Clip, view: int) -> np.random.Generator:
     return np.random.default_rng([view, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
 
 
-def load_view(clip: Clip, view: int, preprocessing: Preprocessing, augmentation: Augmentation | None) -> torch.Tensor:
-    """Decode one view of a clip: float32 (T, 3, S, S). Raises `VideoError` where the file cannot be read."""
+def load_view(
+    clip: Clip,
+    view: int,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation | None,
+    flow_of: FlowReader = read_flow,
+) -> torch.Tensor:
+    """Decode one view of a clip: float32 (T, C, S, S). Raises `VideoError` where the file cannot be read."""
     if view == 0 or augmentation is None:
-        return load_clip(clip.path, preprocessing)
-    return load_clip(clip.path, preprocessing, augmentation, view_generator(clip, view))
+        return load_clip(clip.path, preprocessing, flow_of=flow_of)
+    return load_clip(clip.path, preprocessing, augmentation, view_generator(clip, view), flow_of)
 
 
 class ClipDataset(Dataset[Sample]):
     """Views of clips, decoded when asked for. An item is asked for by `(index, view)`, or by `index` for view 0.
 
-    `labels` gives the class order; a clip whose label is not among them gets target -1.
+    `labels` gives the class order; a clip whose label is not among them gets target -1. `flow_of` gives the optical
+    flow, where the preprocessing asks for it: a `kinegru.data.flow_cache.FlowCache` computes it once a clip. Raises
+    UsageError where flow is asked for and OpenCV is missing.
     """
 
     def __init__(
@@ -63,8 +72,12 @@ class ClipDataset(Dataset[Sample]):
         labels: Sequence[str],
         preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
+        flow_of: FlowReader = read_flow,
     ) -> None:
+        if preprocessing.needs_flow:
+            require_opencv()
         self.clips = list(clips)
+        self.flow_of = flow_of
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         order = {label: index for index, label in enumerate(labels)}
@@ -76,7 +89,7 @@ class ClipDataset(Dataset[Sample]):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         index, view = key if isinstance(key, tuple) else (key, 0)
         try:
-            inputs = load_view(self.clips[index], view, self.preprocessing, self.augmentation)
+            inputs = load_view(self.clips[index], view, self.preprocessing, self.augmentation, self.flow_of)
         except VideoError as error:
             return Sample(index, self.targets[index], None, str(error))
         return Sample(index, self.targets[index], inputs)

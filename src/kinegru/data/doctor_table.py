@@ -74,7 +74,9 @@ def _bars(title: str, bins: Sequence[tuple[str, int]], console: Console, width: 
     table.add_column(no_wrap=True, style="cyan")
     highest = max(count for _, count in bins)
     for label, count in bins:
-        table.add_row(Text(shown(label)), str(count), "█" * max(round(width * count / highest), count > 0) if highest else "")
+        table.add_row(
+            Text(shown(label)), str(count), "█" * max(round(width * count / highest), count > 0) if highest else ""
+        )
     console.print(table)
 
 

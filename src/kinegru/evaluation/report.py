@@ -11,15 +11,12 @@ Notable:
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -30,6 +27,7 @@ from kinegru.evaluation.context import RunContext
 from kinegru.evaluation.figure_style import inline_svg, save_figure
 from kinegru.evaluation.figures import History, draw_figures, read_history
 from kinegru.evaluation.metrics import Metrics, PartScore, compute_metrics
+from kinegru.evaluation.page import render
 from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 
@@ -78,11 +76,8 @@ def write_report(
         for name, figure in figures.items():
             save_figure(figure, target / "figures", name)
     drawn = {name: Markup(inline_svg(figure, name, _ALT[name])) for name, figure in figures.items()}
-    page = (
-        _environment()
-        .from_string(_text("report.html.jinja"))
-        .render(**_view(metrics, predictions, context, drawn), clip_rows=_clip_rows(metrics, thumbnails))
-    )
+    view = _view(metrics, predictions, context, drawn)
+    page = render("report.html.jinja", **view, clip_rows=_clip_rows(metrics, thumbnails))
     path = target if alone else target / "report.html"
     with atomic_write(path) as file:
         file.write(page)
@@ -102,8 +97,6 @@ def _view(
     metrics: Metrics, predictions: Predictions, context: RunContext, figures: dict[str, Markup]
 ) -> dict[str, Any]:
     """Everything the template shows, but for the clips' thumbnails."""
-    script = _text("report.js").strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     title = context.title or (f"{context.model} on {context.data}" if context.model and context.data else None)
     taken = {row.true: row for row in reversed(metrics.confusions)}  # the most frequent of each class
     parts = _parts(metrics)
@@ -143,9 +136,6 @@ def _view(
         "command": context.command,
         "version": __version__,
         "date": context.date,
-        "css": Markup(_text("report.css").strip()),
-        "script": Markup(script),
-        "script_hash": f"sha256-{digest}",
     }
 
 
@@ -192,20 +182,3 @@ def _strip(frames: Sequence[np.ndarray], count: int = 4) -> str:
     buffer = io.BytesIO()
     strip.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_readable, keep_trailing_newline=True
-    )
-
-
-def _readable(value: Any) -> Any:
-    """Text that can stand in a page: lone surrogates and control characters become a replacement sign."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" or (c < " " and c not in "\n\t") else c for c in value)
-
-
-def _text(name: str) -> str:
-    return resources.files("kinegru.evaluation").joinpath(name).read_text(encoding="utf-8")

@@ -63,13 +63,15 @@ class Backbone:
     report: WeightsReport
     pad_type: str | None
     preprocessing: dict[str, Any]  # size, mean, std, interpolation
+    in_channels: int = 3
 
 
-def build_backbone(name: str, weights: str = "none", pad_type: str | None = None) -> Backbone:
+def build_backbone(name: str, weights: str = "none", pad_type: str | None = None, in_channels: int = 3) -> Backbone:
     """Build a timm CNN and load its weights: a local file, `imagenet` (timm's, downloaded) or `none` (random).
 
     `pad_type` "same" is TensorFlow's padding, "" timm's default; None chooses (see above). Raises UsageError for an
-    unknown name, KineGRUError where weights cannot be had or do not fit.
+    unknown name, KineGRUError where weights cannot be had or do not fit. `in_channels` other than 3 changes the first
+    convolution as `change_input` says.
 
     >>> build_backbone("mobilenetv2_050").preprocessing
     {'size': 96, 'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5], 'interpolation': 'bilinear'}
@@ -102,10 +104,13 @@ def build_backbone(name: str, weights: str = "none", pad_type: str | None = None
     }
     if weights in ("none", "imagenet"):
         matched = len(_wanted(net)) if weights == "imagenet" else 0
-        return Backbone(name, net, WeightsReport(weights, matched), pad_type, preprocessing)
+        change_input(net, in_channels, name, random=weights == "none")
+        return Backbone(name, net, WeightsReport(weights, matched), pad_type, preprocessing, in_channels)
     tensors, header = read_weights(weights)
     preprocessing |= _header_preprocessing(header)
-    return Backbone(name, net, load_weights(net, tensors, weights, name), pad_type, preprocessing)
+    report = load_weights(net, tensors, weights, name)
+    change_input(net, in_channels, name)
+    return Backbone(name, net, report, pad_type, preprocessing, in_channels)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -138,7 +143,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}, {}
 
 
-def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str | Path, name: str) -> WeightsReport:
+def load_weights(
+    net: nn.Module, tensors: dict[str, Tensor], source: str | Path, name: str, library: str = "timm"
+) -> WeightsReport:
     """Copy `tensors` into `net` by key, whatever their float type; 1×1 kernels may lack or have their two last axes.
 
     Raises ModelFileError where nothing matches or a shape differs.
@@ -146,7 +153,9 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str | Path,
     own = _wanted(net)
     matched = [key for key in own if key in tensors]
     if not matched:
-        raise ModelFileError(f"{source}: none of its {len(tensors)} tensors belongs to {name} (keys must be timm's)")
+        raise ModelFileError(
+            f"{source}: none of its {len(tensors)} tensors belongs to {name} (keys must be {library}'s)"
+        )
     with torch.no_grad():
         for key in matched:
             tensor = tensors[key]
@@ -165,6 +174,34 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str | Path,
     )
     logger.info("backbone weights, %s", report.summary())
     return report
+
+
+def change_input(net: nn.Module, in_channels: int, name: str, random: bool = False) -> None:
+    """Give the first convolution of `net` another number of input channels; with 3 nothing is changed.
+
+    Its RGB weights are averaged, repeated for every channel and scaled by 3 / channels: planes that are all equal give
+    what the same grey picture gave. `random` weights are drawn anew instead, with the scale of the old. Raises
+    UsageError where there is no such convolution.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3))
+    >>> grey = net(torch.ones(1, 3, 9, 9))
+    >>> change_input(net, 20, "net")
+    >>> torch.allclose(net(torch.ones(1, 20, 9, 9)), grey, atol=1e-6)
+    True
+    """
+    if in_channels == 3:
+        return
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
+        raise UsageError(f"backbone {name} does not begin with a convolution on RGB: its input cannot be changed")
+    with torch.no_grad():
+        old = first.weight  # (O, 3, k, k)
+        if random:
+            shape = (old.shape[0], in_channels, *old.shape[2:])
+            weight = torch.randn(shape) * old.std() * (3 / in_channels) ** 0.5
+        else:
+            weight = old.mean(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) * (3 / in_channels)
+    first.in_channels, first.weight = in_channels, nn.Parameter(weight)
 
 
 def import_timm() -> ModuleType:

@@ -40,9 +40,10 @@ class Neck(nn.Module):
         self.tail = tail
         self.place = place
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, keep: slice = slice(None)) -> Tensor:
+        """`keep`: the frames that are wanted; the others only serve their neighbours' excitation."""
+        excited, maps = self.excitation(maps)[:, keep], maps[:, keep]
         shape = maps.shape[:2]
-        excited = self.excitation(maps)
         if len(self.tail) == 0:
             return excited
         first, *others = self.tail
@@ -64,9 +65,10 @@ class FrameEncoder(nn.Module):
 
     `excitation` is parallel, serial, ste, ce or none; `tail_start` and `tail_end` name modules of the backbone (`auto`:
     see above; `none`: no tail, the trunk is everything). `keep_statistics` names the modules whose batch norms have
-    pretrained statistics; None finds them. Attributes: `radius`, how many frames the neck looks to each side; `report`,
-    how the weights fitted; `preprocessing_defaults`, size, mean, std and interpolation as a plain dict; `resolved`,
-    what every `auto` came to. Raises UsageError for a backbone, module or place that does not exist.
+    pretrained statistics; None finds them. `in_channels` is 3, or what the first convolution is changed to. Attributes:
+    `names` of the modules kept; `radius`, how many frames the neck looks to each side; `report`, how the weights
+    fitted; `preprocessing_defaults`, size, mean, std and interpolation as a plain dict; `resolved`, what every `auto`
+    came to. Raises UsageError for a backbone, module or place that does not exist.
 
     >>> encoder = FrameEncoder("mobilenetv2_050", excitation="parallel")
     >>> maps = encoder.trunk(torch.rand(6, 3, 96, 96))
@@ -87,18 +89,20 @@ class FrameEncoder(nn.Module):
         tail_end: str = "auto",
         pad_type: str | None = None,
         keep_statistics: list[str] | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
-        built = build_backbone(backbone, weights, pad_type)
+        built = build_backbone(backbone, weights, pad_type, in_channels)
         chain, sizes = _chain(built)
         end = _tail_end(chain, tail_end, built)
         start = min(_tail_start(chain, sizes, tail_start, built), end)
         names = list(chain)
-        self._names = names[:end]
+        self.names = names[:end]
         self.trunk = _sequence(chain, names[:start])
         tail = _sequence(chain, names[start:end])
         if len(tail):
             _not_in_place(tail[0])
+        self.in_channels = in_channels
         self.trunk_channels, self.out_channels = sizes[start - 1][0], sizes[end - 1][0]
         place = _place(place, tail)
         mixing = Excitation(self.trunk_channels, excitation, rescale, reduction, relu)
@@ -124,7 +128,7 @@ class FrameEncoder(nn.Module):
 
     def items(self) -> dict[str, nn.Module]:
         """The backbone's modules by their timm names, in order."""
-        return dict(zip(self._names, [*self.trunk, *self.neck.tail], strict=True))
+        return dict(zip(self.names, [*self.trunk, *self.neck.tail], strict=True))
 
 
 class WholeBackbone(nn.Module):
@@ -142,7 +146,7 @@ def _chain(built: Backbone) -> tuple[OrderedDict[str, nn.Module], list[tuple[int
     """The backbone as an ordered dict of modules that run one after the other, with each one's (channels, height)."""
     net, training = built.net, built.net.training
     net.eval()
-    frame = torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE)
+    frame = torch.rand(1, built.in_channels, PROBE_SIZE, PROBE_SIZE)
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     sizes: list[tuple[int, int]] = []
     with torch.no_grad():

@@ -22,16 +22,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kinegru.errors import UsageError
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.compared.stam import AttentionPooling
+from kinegru.models.compared.stc_resnet import STCResNet
+from kinegru.models.compared.streams import LateFusion, StreamsEncoder
 from kinegru.models.encoders import FrameEncoder
 from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
 
 Profile = Literal["head", "tail", "full"]
+Encoder = FrameEncoder | StreamsEncoder | STCResNet
+Temporal = MapRecurrence | VectorRecurrence | FrameMean | AttentionPooling
+Classifier = LinearClassifier | JoinedClassifier | LateFusion
 
 FRAMES_PER_PASS = 8  # of a frozen trunk; measured: more is no faster on a CPU
 
 
 class ActionRecognizer(nn.Module):
     """Frames (N, T, 3, S, S), normalised float -> logits (N, K), for any T ≥ 1.
+
+    A model of several streams takes their channels one after the other in the place of the 3 (`encoder.in_channels`).
+    With a `LateFusion` classifier it gives logits (N, streams, K) in training mode, for a loss a stream, and
+    `classifier.fuse` makes (N, K) of them.
 
     >>> from kinegru.models.zoo import create_model
     >>> model = create_model("mobilenet_convgru_mcam_aff", 6, backbone="mobilenetv2_050")
@@ -44,9 +54,9 @@ class ActionRecognizer(nn.Module):
 
     def __init__(
         self,
-        encoder: FrameEncoder,
-        temporal: MapRecurrence | VectorRecurrence | FrameMean,
-        classifier: LinearClassifier | JoinedClassifier,
+        encoder: Encoder,
+        temporal: Temporal,
+        classifier: Classifier,
         freeze_statistics: bool = True,
     ) -> None:
         super().__init__()
@@ -63,8 +73,9 @@ class ActionRecognizer(nn.Module):
 
     def trunk(self, frames: Tensor) -> Tensor:
         """Frames (N, T, 3, S, S) -> maps (N, T, C0, h0, w0), each frame by itself."""
-        if frames.dim() != 5:
-            raise ValueError(f"frames have shape {tuple(frames.shape)}, expected (N, T, 3, S, S)")
+        channels = self.encoder.in_channels
+        if frames.dim() != 5 or frames.shape[2] != channels:
+            raise ValueError(f"frames have shape {tuple(frames.shape)}, expected (N, T, {channels}, S, S)")
         flat = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (N·T, 3, S, S)
         if frames.requires_grad or (self.profile == "full" and (self.training or torch.is_grad_enabled())):
             return self.encoder.trunk(flat).unflatten(0, frames.shape[:2])
@@ -72,9 +83,13 @@ class ActionRecognizer(nn.Module):
             maps = [self.encoder.trunk(part).contiguous() for part in flat.split(FRAMES_PER_PASS)]
         return torch.cat(maps).unflatten(0, frames.shape[:2])
 
-    def neck(self, maps: Tensor) -> Tensor:
-        """Trunk maps (N, T, C0, h0, w0) -> features (N, T, C, h, w): excitation over t-1, t, t+1, and the tail."""
-        return self.encoder.neck(maps)
+    def neck(self, maps: Tensor, keep: slice | None = None) -> Tensor:
+        """Trunk maps (N, T, C0, h0, w0) -> features (N, T, C, h, w): excitation over t-1, t, t+1, and the tail.
+
+        With `keep` the features of these frames only, the others serve their neighbours' excitation; that is for
+        encoders with a radius.
+        """
+        return self.encoder.neck(maps) if keep is None else self.encoder.neck(maps, keep)
 
     def head(self, features: Tensor) -> Tensor:
         """Features (N, T, C, h, w) -> logits (N, K): temporal model and classifier."""
@@ -115,21 +130,26 @@ class ActionRecognizer(nn.Module):
 
     @property
     def cache_stage(self) -> Literal["trunk", "neck"] | None:
-        """After which part the profile's constant output can be kept: `neck` (head), `trunk` (tail), None (full)."""
+        """After which part the profile's constant output can be kept: `neck` (head), `trunk` (tail), None (full).
+
+        None also for `tail` where the trunk only hands frames on (a 3-D network).
+        """
+        if self.profile == "tail" and next(self.encoder.trunk.parameters(), None) is None:
+            return None
         return {"head": "neck", "tail": "trunk", "full": None}[self.profile]  # type: ignore[return-value]
 
     @torch.no_grad()
     def cacheable(self, frames: Tensor) -> Tensor:
         """Frames (N, T, 3, S, S) -> the frozen parts' output: trunk maps (tail) or features (head). No gradients."""
         if self.cache_stage is None:
-            raise UsageError("profile full trains the whole model: nothing of it can be cached")
+            raise UsageError(f"profile {self.profile} trains the whole model: nothing of it can be cached")
         maps = self.trunk(frames)
         return self.neck(maps) if self.cache_stage == "neck" else maps
 
     def from_cache(self, maps: Tensor) -> Tensor:
         """What `cacheable` gave, in any float type -> logits (N, K); `forward` is the two in a row."""
         if self.cache_stage is None:
-            raise UsageError("profile full trains the whole model: nothing of it can be cached")
+            raise UsageError(f"profile {self.profile} trains the whole model: nothing of it can be cached")
         maps = maps.to(next(self.classifier.parameters()).dtype)
         return self.head(maps if self.cache_stage == "neck" else self.neck(maps))
 
@@ -151,12 +171,17 @@ class ActionRecognizer(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last linear layer by a fresh one for `num_classes`; all else, FC1 and FC2 included, stays."""
-        old = self.classifier.output
-        self.classifier.output = nn.Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
+        fresh = [nn.Linear(old.in_features, num_classes).to(old.weight) for old in self._outputs]
+        self.classifier.output = nn.ModuleList(fresh) if isinstance(self.classifier, LateFusion) else fresh[0]
 
     @property
     def num_classes(self) -> int:
-        return self.classifier.output.out_features
+        return self._outputs[0].out_features
+
+    @property
+    def _outputs(self) -> list[nn.Linear]:
+        """The last linear layer, or the last one of every stream."""
+        return [layer for layer in self.classifier.output.modules() if isinstance(layer, nn.Linear)]
 
     @property
     def preprocessing_defaults(self) -> dict[str, Any]:

@@ -10,11 +10,14 @@ Paper §1.3, equations 10-13. Notable:
 * `differences=True` puts x_t - x_(t-1) beside x_t at the recurrence's input (zeros at the first frame), so that motion
   reaches it also where the encoder sees single frames. It belongs to the recurrence: cached maps do not hold it.
 * At T = 1 a recurrence is one step from a zero state: the hidden weights and the differences have no say.
+* Every temporal model is three steps, and `forward` is nothing else: `per_frame` (all that is dear, each frame by
+  itself), `advance` (frame after frame, from a state that may come from earlier frames), `read`. A live stream keeps
+  what `per_frame` gave and runs the other two; that is why it gives what the clip model gives.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +71,10 @@ class ConvGRU(nn.Module):
             self.input_conv.bias.zero_()[:hidden_channels] = update_bias_init
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        gx = self.input_conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (N, T, 3·hidden, h, w)
+        return self.advance(_each(self.input_conv, x), h)
+
+    def advance(self, gx: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the input convolution gave, (N, T, 3·hidden, h, w) -> as `forward`."""
         states = []
         for gx_t in gx.unbind(1):
             h = self._advance(gx_t, h)  # (N, hidden, h, w)
@@ -103,25 +109,29 @@ class ConvGRU(nn.Module):
         return f"variant={self.variant}"
 
 
-def read_out(states: Tensor, readout: Readout) -> Tensor:
-    """States (N, T, D, h, w) -> one map (N, D, h, w): the `last`, or the `mean` or `max` over time.
+class State(NamedTuple):
+    """What a temporal model knows of the frames so far."""
 
-    >>> read_out(torch.arange(3.0).reshape(1, 3, 1, 1, 1), "mean").item()
-    1.0
-    """
+    count: int  # frames
+    kept: Tensor  # the read-out over them; a sum where that is a mean
+    last: tuple[Tensor, ...] = ()  # the recurrence's state
+    previous: Tensor | None = None  # the last frame's part that the next frame's difference needs
+
+
+def _keep(states: Tensor, readout: Readout, before: State | None) -> Tensor:
+    """The read-out over the states (N, T, ...) and all before them."""
     if readout == "last":
         return states[:, -1]
-    return states.mean(dim=1) if readout == "mean" else states.amax(dim=1)
+    if readout == "mean":
+        total = states.sum(dim=1)
+        return total if before is None else before.kept + total
+    highest = states.amax(dim=1)
+    return highest if before is None else torch.maximum(before.kept, highest)
 
 
-def with_differences(x: Tensor) -> Tensor:
-    """Maps (N, T, C, ...) -> (N, T, 2C, ...): x_t and x_t - x_(t-1), the difference at the first frame being zero.
-
-    >>> with_differences(torch.tensor([1.0, 4.0, 9.0]).reshape(1, 3, 1)).tolist()
-    [[[1.0, 0.0], [4.0, 3.0], [9.0, 5.0]]]
-    """
-    previous = torch.cat([x[:, :1], x[:, :-1]], dim=1)
-    return torch.cat([x, x - previous], dim=2)
+def _each(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer for (M, C, h, w) on each frame of (N, T, C, h, w)."""
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class MapRecurrence(nn.Module):
@@ -156,10 +166,38 @@ class MapRecurrence(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.advance(self.per_frame(x)))
+
+    def per_frame(self, x: Tensor) -> Tensor:
+        """Maps (N, T, C, h, w) -> the input convolution's result (N, T, 3·hidden, h, w).
+
+        With differences 6·hidden: it is linear, so W [x_t; x_t - x_(t-1)] = A x_t + B x_t - B x_(t-1), and A x and B x
+        are of one frame.
+        """
         if self.projection is not None:
-            x = self.projection(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (N, T, projection, h, w)
-        states, _ = self.convgru(with_differences(x) if self.differences else x)  # (N, T, hidden, h, w)
-        return read_out(states, self.readout)
+            x = _each(self.projection, x)  # (N, T, projection, h, w)
+        conv = self.convgru.input_conv
+        if not self.differences:
+            return _each(conv, x)
+        assert conv.bias is not None
+        weight = torch.cat(conv.weight.chunk(2, dim=1))  # (2·3·hidden, C, k, k)
+        bias = torch.cat([conv.bias, torch.zeros_like(conv.bias)])
+        return F.conv2d(x.flatten(0, 1), weight, bias, padding=conv.padding).unflatten(0, x.shape[:2])
+
+    def advance(self, parts: Tensor, state: State | None = None) -> State:
+        """What `per_frame` gave for the next frames, (N, T, ..., h, w), and the state before -> the state after."""
+        previous = None
+        if self.differences:
+            own, moved = parts.to(torch.promote_types(parts.dtype, torch.float32)).chunk(2, dim=2)
+            before = moved[:, :1] if state is None or state.previous is None else state.previous[:, None]
+            parts, previous = own + moved - torch.cat([before, moved[:, :-1]], dim=1), moved[:, -1]
+        states, last = self.convgru.advance(parts, None if state is None else state.last[0])  # (N, T, hidden, h, w)
+        count = parts.shape[1] + (0 if state is None else state.count)
+        return State(count, _keep(states, self.readout, state), (last,), previous)
+
+    def read(self, state: State) -> Tensor:
+        """The state -> the read-out (N, hidden, h, w)."""
+        return state.kept / state.count if self.readout == "mean" else state.kept
 
 
 class VectorRecurrence(nn.Module):
@@ -186,9 +224,29 @@ class VectorRecurrence(nn.Module):
         self.rnn = recurrence(in_channels * (2 if differences else 1), hidden_channels, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.mean(dim=(3, 4))  # (N, T, C)
-        states, _ = self.rnn(with_differences(x) if self.differences else x)  # (N, T, hidden)
-        return read_out(states, self.readout)[..., None, None]  # (N, hidden, 1, 1)
+        return self.read(self.advance(self.per_frame(x)))
+
+    def per_frame(self, x: Tensor) -> Tensor:
+        """Maps (N, T, C, h, w) -> vectors (N, T, C)."""
+        return x.mean(dim=(3, 4))
+
+    def advance(self, parts: Tensor, state: State | None = None) -> State:
+        """Vectors of the next frames (N, T, C) and the state before -> the state after."""
+        x, last = parts, None if state is None else state.last
+        if self.differences:
+            before = parts[:, :1] if state is None or state.previous is None else state.previous[:, None]
+            x = torch.cat([parts, parts - torch.cat([before, parts[:, :-1]], dim=1)], dim=2)  # (N, T, 2C)
+        if last is not None:
+            last = last if isinstance(self.rnn, nn.LSTM) else last[0]  # type: ignore[assignment]
+        states, last = self.rnn(x, last)  # (N, T, hidden)
+        count = parts.shape[1] + (0 if state is None else state.count)
+        return State(
+            count, _keep(states, self.readout, state), last if isinstance(last, tuple) else (last,), parts[:, -1]
+        )  # fmt: skip
+
+    def read(self, state: State) -> Tensor:
+        """The state -> the read-out (N, hidden, 1, 1)."""
+        return (state.kept / state.count if self.readout == "mean" else state.kept)[..., None, None]
 
 
 class FrameMean(nn.Module):
@@ -206,7 +264,19 @@ class FrameMean(nn.Module):
         self.out_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=1)
+        return self.read(self.advance(self.per_frame(x)))
+
+    def per_frame(self, x: Tensor) -> Tensor:
+        """The maps themselves."""
+        return x
+
+    def advance(self, parts: Tensor, state: State | None = None) -> State:
+        """Maps of the next frames (N, T, C, h, w) and the state before -> the state after."""
+        return State(parts.shape[1] + (0 if state is None else state.count), _keep(parts, "mean", state))
+
+    def read(self, state: State) -> Tensor:
+        """The state -> the mean (N, C, h, w)."""
+        return state.kept / state.count
 
 
 def _check(what: str, value: str, known: tuple[str, ...]) -> None:

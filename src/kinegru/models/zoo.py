@@ -10,9 +10,16 @@
 | tsn_xception | " | mean of frame logits | linear | the control the paper lacks |
 | inception_v3_convgru, inception_resnet_v2_convgru | all frozen | ConvGRU(40) | linear | table 1 |
 | mobilenet_convgru_mcam_aff | MobileNetV2 + excitation | ConvGRU(40) | FC1, FC2, MCAM-AFF | for small machines |
+| lrcn | Xception | mean of LSTM(256) step logits | linear | Donahue et al., CVPR 2015 |
+| two_stream | Xception on RGB, on flow | mean of frame logits | late fusion | Simonyan & Zisserman, NeurIPS 2014 |
+| stc_resnet18, stc_resnet101 | 3-D ResNet with STC blocks | mean | linear | Diba et al., ECCV 2018 |
+| sts | Xception on RGB, on flow, on saliency | mean of frame logits | late fusion | Liu et al., NCAA 2020 |
+| stam | Xception | spatial gate, attention over frames | linear | unsettled, our reading |
 
 Table 4 changes only the join of FC1 and FC2, so its base keeps both layers; table 1 compares encoders under one plain
-linear layer.
+linear layer. `kinegru.models.compared` says what is our reading in the last rows. LRCN averages the classifier's scores
+of every step; the mean of the states before one linear layer is the same, and dropout between them is ours.
+`streams="rgb"` and `streams="flow"` make two_stream its spatial and its temporal stream alone.
 """
 
 from __future__ import annotations
@@ -24,8 +31,11 @@ from typing import Any
 
 from kinegru.errors import UsageError
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.compared.stam import AttentionPooling
+from kinegru.models.compared.stc_resnet import DEPTHS, STCResNet
+from kinegru.models.compared.streams import LateFusion, StreamsEncoder, parse_streams
 from kinegru.models.encoders import FrameEncoder
-from kinegru.models.recognizer import ActionRecognizer
+from kinegru.models.recognizer import ActionRecognizer, Classifier, Encoder, Temporal
 from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
 
 
@@ -34,7 +44,9 @@ class ModelOptions:
     """Everything about a model that is not its weights or its labels. All values are JSON."""
 
     backbone: str = "legacy_xception"
-    """Any timm CNN."""
+    """Any timm CNN; or stc_resnet18, stc_resnet101, which are 3-D."""
+    streams: str = "rgb"
+    """What the encoder sees, a CNN for each: rgb, flow, saliency, or several joined by +."""
     backbone_weights: str = "none"
     """A local .safetensors or .pth file, `imagenet` (timm's download), or `none`."""
     pad_type: str | None = None
@@ -54,11 +66,11 @@ class ModelOptions:
     excitation_relu: bool = True
     """The ReLU in the channel mask that the paper's equation lacks."""
     temporal: str = "convgru"
-    """convgru, lstm, gru (both on pooled maps) or mean."""
+    """convgru, lstm, gru (both on pooled maps), attention or mean."""
     hidden_channels: int = 40
-    """Width of the recurrent state."""
+    """Width of the recurrent state, and of attention's score of a frame."""
     kernel_size: int = 3
-    """Of the ConvGRU."""
+    """Of the ConvGRU, and of attention's spatial gate."""
     variant: str = "reset_after"
     """`reset_after` (the paper's ConvGRU) or `reset_before` (Ballas et al.)."""
     update_bias_init: float = 0.0
@@ -70,7 +82,9 @@ class ModelOptions:
     projection: int = 0
     """Channels that a 1×1 convolution leaves for the ConvGRU; 0, the default, has none (the paper's form)."""
     classifier: str = "mcam_aff"
-    """mcam_aff, aff, add, mlp or linear."""
+    """mcam_aff, aff, add, mlp, linear, or late_fusion (one linear layer a stream)."""
+    flow_weight: float = 1.5
+    """Weight of the flow stream in late_fusion; the others have 1."""
     classifier_on: str = "maps"
     """`maps`, or `vectors` (pooled before FC1)."""
     width: int = 256
@@ -91,6 +105,7 @@ class ModelOptions:
 
 _PLAIN: dict[str, Any] = {"classifier": "linear"}
 _SC: dict[str, Any] = {"excitation": "parallel"}
+_LATE: dict[str, Any] = {"classifier": "late_fusion", "temporal": "mean"}
 _FROZEN: dict[str, Any] = {"classifier": "linear", "tail_start": "none"}
 MODELS: dict[str, dict[str, Any]] = {
     "sc_xception_convgru_mcam_aff": _SC,
@@ -103,6 +118,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "inception_v3_convgru": _FROZEN | {"backbone": "inception_v3.tf_in1k"},
     "inception_resnet_v2_convgru": _FROZEN | {"backbone": "inception_resnet_v2"},
     "mobilenet_convgru_mcam_aff": _SC | {"backbone": "mobilenetv2_100"},
+    "lrcn": _PLAIN | {"temporal": "lstm", "hidden_channels": 256, "readout": "mean"},
+    "two_stream": _LATE | {"streams": "rgb+flow"},
+    "stc_resnet18": _PLAIN | {"temporal": "mean", "backbone": "stc_resnet18"},
+    "stc_resnet101": _PLAIN | {"temporal": "mean", "backbone": "stc_resnet101"},
+    "sts": _LATE | {"streams": "rgb+flow+saliency"},
+    "stam": _PLAIN | {"temporal": "attention", "hidden_channels": 256, "kernel_size": 7},
 }
 
 
@@ -150,24 +171,12 @@ def create_model(name: str, num_classes: int, **options: Any) -> ActionRecognize
     chosen = model_options(name, **options)
     if not isinstance(num_classes, int) or num_classes < 1:
         raise UsageError(f"a model needs at least one class, not {num_classes!r}")
-    encoder = FrameEncoder(
-        chosen.backbone,
-        str(chosen.backbone_weights),
-        chosen.excitation,  # type: ignore[arg-type]
-        chosen.excitation_place,
-        chosen.excitation_rescale,
-        chosen.excitation_reduction,
-        chosen.excitation_relu,
-        chosen.tail_start,
-        chosen.tail_end,
-        chosen.pad_type,
-        keep_statistics=chosen.freeze_tail_bn if isinstance(chosen.freeze_tail_bn, list) else None,
-    )
+    encoder = _encoder(chosen)
     temporal = _temporal(chosen, encoder.out_channels)
     model = ActionRecognizer(
         encoder,
         temporal,
-        _classifier(chosen, temporal.out_channels, num_classes),
+        _classifier(chosen, encoder, temporal.out_channels, num_classes),
         freeze_statistics=chosen.freeze_tail_bn is not False,
     )
     model.name = name
@@ -178,10 +187,33 @@ def create_model(name: str, num_classes: int, **options: Any) -> ActionRecognize
     return model
 
 
-def _temporal(chosen: ModelOptions, in_channels: int) -> MapRecurrence | VectorRecurrence | FrameMean:
+def _encoder(chosen: ModelOptions) -> Encoder:
+    kept = chosen.freeze_tail_bn if isinstance(chosen.freeze_tail_bn, list) else None
+    if chosen.backbone in DEPTHS:
+        return STCResNet(chosen.backbone, str(chosen.backbone_weights), kept)
+    options: dict[str, Any] = {
+        "backbone": chosen.backbone,
+        "weights": str(chosen.backbone_weights),
+        "excitation": chosen.excitation,
+        "place": chosen.excitation_place,
+        "rescale": chosen.excitation_rescale,
+        "reduction": chosen.excitation_reduction,
+        "relu": chosen.excitation_relu,
+        "tail_start": chosen.tail_start,
+        "tail_end": chosen.tail_end,
+        "pad_type": chosen.pad_type,
+        "keep_statistics": kept,
+    }
+    streams = parse_streams(chosen.streams)
+    return FrameEncoder(**options) if streams == ["rgb"] else StreamsEncoder(streams, **options)
+
+
+def _temporal(chosen: ModelOptions, in_channels: int) -> Temporal:
     readout, differences = chosen.readout, chosen.differences
     if chosen.temporal == "mean":
         return FrameMean(in_channels)
+    if chosen.temporal == "attention":
+        return AttentionPooling(in_channels, chosen.hidden_channels, chosen.kernel_size)
     if chosen.temporal == "convgru":
         return MapRecurrence(
             in_channels,
@@ -196,9 +228,13 @@ def _temporal(chosen: ModelOptions, in_channels: int) -> MapRecurrence | VectorR
     return VectorRecurrence(chosen.temporal, in_channels, chosen.hidden_channels, readout, differences)  # type: ignore[arg-type]
 
 
-def _classifier(chosen: ModelOptions, in_channels: int, num_classes: int) -> LinearClassifier | JoinedClassifier:
+def _classifier(chosen: ModelOptions, encoder: Encoder, in_channels: int, num_classes: int) -> Classifier:
     if chosen.classifier == "linear":
         return LinearClassifier(in_channels, num_classes, chosen.dropout)
+    if chosen.classifier == "late_fusion":
+        widths = encoder.stream_channels if isinstance(encoder, StreamsEncoder) else [in_channels]
+        weights = [chosen.flow_weight if stream == "flow" else 1.0 for stream in parse_streams(chosen.streams)]
+        return LateFusion(widths, num_classes, weights, chosen.dropout)
     return JoinedClassifier(
         in_channels,
         num_classes,
@@ -226,12 +262,27 @@ def _check(chosen: ModelOptions) -> None:
         raise UsageError(f"model option attention_kernels is {kernels!r}: give a list of odd numbers")
     if chosen.pad_type not in (None, "", "same"):
         raise UsageError(f"model option pad_type is {chosen.pad_type!r}: give same, an empty text, or null")
-    if chosen.temporal not in ("convgru", "lstm", "gru", "mean"):
-        raise UsageError(f"temporal model {chosen.temporal!r} is unknown: give convgru, lstm, gru or mean")
-    if chosen.classifier not in ("mcam_aff", "aff", "add", "mlp", "linear"):
-        raise UsageError(f"classifier {chosen.classifier!r} is unknown: give mcam_aff, aff, add, mlp or linear")
+    if chosen.temporal not in ("attention", "convgru", "lstm", "gru", "mean"):
+        raise UsageError(f"temporal model {chosen.temporal!r} is unknown: give attention, convgru, lstm, gru or mean")
+    if chosen.classifier not in ("late_fusion", "mcam_aff", "aff", "add", "mlp", "linear"):
+        raise UsageError(
+            f"classifier {chosen.classifier!r} is unknown: give late_fusion, mcam_aff, aff, add, mlp or linear"
+        )
+    parse_streams(chosen.streams)
+    if chosen.classifier == "late_fusion" and chosen.temporal != "mean":
+        raise UsageError(
+            f"late_fusion fuses the scores of streams, each a mean: give temporal mean, not {chosen.temporal}"
+        )
+    if not chosen.flow_weight > 0:
+        raise UsageError(f"flow_weight is {chosen.flow_weight}: give a number above 0")
+    if chosen.backbone in DEPTHS:
+        for option in ("streams", "excitation", "tail_start", "tail_end", "excitation_place", "pad_type"):
+            if getattr(chosen, option) != getattr(ModelOptions, option):
+                raise UsageError(f"backbone {chosen.backbone} is a 3-D network on RGB frames: it takes no {option}")
     if chosen.temporal == "mean" and chosen.differences:
         raise UsageError("temporal model mean takes no differences: their mean is only the last frame minus the first")
+    if chosen.temporal == "attention" and chosen.differences:
+        raise UsageError("temporal model attention takes no differences: it looks at no order of frames")
     if chosen.projection and chosen.temporal != "convgru":
         raise UsageError(f"projection belongs to the ConvGRU; temporal model {chosen.temporal} has none")
     if not 0 <= chosen.dropout < 1:

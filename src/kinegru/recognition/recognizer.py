@@ -9,63 +9,26 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from kinegru.errors import UsageError, VideoError
 from kinegru.models.modelfile import LoadedModel, load_model, resolve
+from kinegru.recognition.engines import TorchEngine
+from kinegru.recognition.prediction import Prediction
+from kinegru.recognition.stream import Stream
 from kinegru.video.sampling import uniform_indices
 from kinegru.video.transforms import Preprocessing, load_clip
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one clip: a probability a class.
-
-    >>> prediction = Prediction("a.mp4", ("run", "walk"), np.array([0.25, 0.75]))
-    >>> prediction.label, prediction.score, prediction.top(1)
-    ('walk', 0.75, [('walk', 0.75)])
-    """
-
-    source: str
-    labels: tuple[str, ...]
-    scores: np.ndarray = field(repr=False)  # (K,) float, sums to 1
-
-    @property
-    def label(self) -> str:
-        """The likeliest class."""
-        return self.labels[int(self.scores.argmax())]
-
-    @property
-    def score(self) -> float:
-        """Its probability, 0 to 1."""
-        return float(self.scores.max())
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The `k` likeliest classes and their probabilities, best first."""
-        best = np.argsort(-self.scores, kind="stable")[:k]
-        return [(self.labels[i], float(self.scores[i])) for i in best]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: source, label, score, and every class's score."""
-        scores = {label: round(float(score), 6) for label, score in zip(self.labels, self.scores, strict=True)}
-        return {"source": self.source, "label": self.label, "score": round(self.score, 6), "scores": scores}
 
 
 class Recognizer:
     """A model file in use.
 
-    >>> import kinegru, tempfile
-    >>> from pathlib import Path
-    >>> from kinegru.models.modelfile import save_model
     >>> from kinegru.video.synthetic import example_clip
-    >>> model = kinegru.create_model("mobilenet_convgru_mcam_aff", num_classes=2, backbone_weights="none")
-    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> _ = save_model(path, model, ["run", "walk"], Preprocessing(frames=4, size=64).to_dict(), {}, {})
-    >>> recognizer = Recognizer.load(path)
+    >>> recognizer = example_recognizer()
     >>> prediction = recognizer.predict(example_clip())
     >>> prediction.label in recognizer.labels, 0 <= prediction.score <= 1
     (True, True)
@@ -78,6 +41,7 @@ class Recognizer:
         self.preprocessing = Preprocessing.from_dict(loaded.preprocessing)
         self.provenance = loaded.provenance
         self.clip_statistics = loaded.clip_statistics
+        self.engine = TorchEngine(self.model, self.device)
 
     @classmethod
     def load(cls, path_or_hub_id: str | os.PathLike[str], device: str | torch.device = "auto") -> Recognizer:
@@ -117,6 +81,30 @@ class Recognizer:
                     group = []
         yield from self._group(group)
 
+    def stream(self, window: int | Literal["clip"] | None = "clip", stride: int = 1) -> Stream:
+        """The recogniser fed frame by frame: an object with `.step(frame)` and `.reset()`.
+
+        `window` is the number of frames that make a prediction (`clip`: as many as in training; None carries the state
+        for ever), and every `stride`-th frame from then on gives one. Each equals `predict` on the window's frames.
+
+        >>> recognizer = example_recognizer()
+        >>> stream = recognizer.stream(window=3)
+        >>> frames = np.random.default_rng(0).integers(0, 255, (4, 72, 96, 3), dtype=np.uint8)
+        >>> [None if p is None else p.source for p in map(stream.step, frames)]
+        [None, None, 'frames 0 to 2', 'frames 1 to 3']
+        """
+        frames = self.preprocessing.frames if window == "clip" else window
+        return Stream(self.engine, self.preprocessing, self.labels, frames, stride)
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second that a window should have to look like a training clip; None where their length is unknown.
+
+        The frames of a clip over the median duration of the training clips.
+        """
+        seconds = self.clip_statistics.get("median_seconds")
+        return self.preprocessing.frames / seconds if seconds else None
+
     def _group(self, group: list[tuple[str, torch.Tensor | VideoError]]) -> list[tuple[str, Prediction | VideoError]]:
         good = [(name, frames) for name, frames in group if isinstance(frames, torch.Tensor)]
         found = iter(self._recognise([name for name, _ in good], [frames for _, frames in good]))
@@ -129,6 +117,21 @@ class Recognizer:
             logits = self.model(torch.stack(clips).to(self.device))  # (n, T, 3, S, S) -> (n, K)
             scores = logits.float().softmax(dim=1).double().cpu().numpy()
         return [Prediction(name, self.labels, row) for name, row in zip(names, scores, strict=True)]
+
+
+def example_recognizer() -> Recognizer:
+    """A small untrained recogniser of two classes, for examples and trials."""
+    import tempfile
+
+    from kinegru.models.modelfile import save_model
+    from kinegru.models.zoo import create_model
+
+    torch.manual_seed(0)
+    model = create_model("sc_xception_convgru_mcam_aff", 2, backbone="xception_small", hidden_channels=4, width=8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_model(path, model, ["run", "walk"], Preprocessing(frames=4, size=64).to_dict(), {}, {})
+        return Recognizer.load(path, "cpu")
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

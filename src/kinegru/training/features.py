@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset, FeatureCache
+from kinegru.data.flow_cache import FlowCache
 
 
 def default_cache_folder() -> Path:
@@ -23,7 +24,7 @@ def default_cache_folder() -> Path:
 
 
 def encode_with(model: Any, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The frozen part as a function: frames (n, T, 3, S, S) -> maps (n, T, C, h, w) on the CPU."""
+    """The frozen part as a function: frames (n, T, C, S, S) -> maps (n, T, C, h, w) on the CPU."""
     model.to(device).eval()
 
     def encode(frames: torch.Tensor) -> torch.Tensor:
@@ -50,6 +51,7 @@ def fill_cache(
 
     Raises `DataError` where the disk will not hold it. With several processes each computes its share.
     """
+    dataset.flow_of = FlowCache(folder / "flow")  # used where the model sees flow
     cache = FeatureCache(folder, model.cache_fingerprint(), dataset, precision)
     errors: dict[int, str] = {}
     items = [(index, view) for view in views for index in range(len(dataset))]
@@ -58,7 +60,7 @@ def fill_cache(
     if missing:
         p = dataset.preprocessing
         encode = encode_with(model, accelerator.device)
-        shape = encode(torch.zeros(1, 1, 3, p.size, p.size)).shape[2:]  # (C, h, w)
+        shape = encode(torch.zeros(1, 1, p.channels, p.size, p.size)).shape[2:]  # (C, h, w)
         needed = cache.estimate(len(missing), (p.frames, *shape))
         cache.require_space(needed)
         accelerator.wait_for_everyone()

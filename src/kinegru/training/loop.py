@@ -3,6 +3,8 @@
 * The course of a run depends on its settings and seed alone: order, views and dropout are the same after a resume, and
   (dropout aside) with one process or several.
 * A loss is a mean over the clips of the whole batch, however it is cut into micro-batches and processes.
+* Logits (n, streams, K) of a model in training mode mean a loss a stream, of which the mean is taken; the classifier's
+  `fuse` makes the scores (n, K) of them that are counted.
 * The trained part never sees the test clips; the best epoch is chosen on validation clips.
 * Ctrl-C and SIGTERM save a checkpoint at the next step and say how to go on; a kill loses `checkpoint_minutes` at most.
 """
@@ -33,6 +35,7 @@ from kinegru.training.checkpoint import Checkpoint, Progress
 from kinegru.training.history import Epoch, TensorBoard, write_history
 from kinegru.training.inference import FromStart, Scores, score_clips
 from kinegru.training.interrupts import Interrupted, stop_requests
+from kinegru.training.mixup import mix_clips
 from kinegru.training.schedule import learning_rate
 from kinegru.training.settings import TrainSettings
 from kinegru.training.sync_norm import synchronise_batch_norms
@@ -81,7 +84,8 @@ class _Fit:
         model = FromStart(recognizer, cached=isinstance(train, CachedDataset)).to(accelerator.device)
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer_class = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-        optimizer = optimizer_class(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        groups = _parameter_groups(recognizer, settings.encoder_rate)
+        optimizer = optimizer_class(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.parameters = parameters
         self.average = None
@@ -146,7 +150,7 @@ class _Fit:
         s, device = self.settings, self.accelerator.device
         rate = learning_rate(s, self.progress.epoch * self.steps_an_epoch + self.progress.step, self.steps_an_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         learnt = False
         for number in range(len(step.micro_batches)):
             batch = next(batches)
@@ -158,17 +162,19 @@ class _Fit:
                 inputs = torch.zeros(self.empty_shape)  # no clip at all, but every process has to take part
             self.empty_shape, learnt = (0, *inputs.shape[1:]), True
             inputs, targets = inputs.to(device, non_blocking=True), batch.targets.to(device)
+            inputs, others, share = mix_clips(inputs, targets, s.mixup)
             last = number == len(step.micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
-                    logits = self.model(inputs)  # (n, K)
-                losses = F.cross_entropy(
-                    logits.float(), targets, reduction="sum", label_smoothing=s.label_smoothing, ignore_index=-1
-                )
+                    logits = self.model(inputs)  # (n, K), or (n, streams, K)
+                losses = self._losses(logits, targets)
+                if share < 1:
+                    losses = share * losses + (1 - share) * self._losses(logits, others)
                 self._require_finite(losses, batch)
                 # DDP averages gradients over processes: times their number gives the mean over the whole batch
                 self.accelerator.backward(losses * self.accelerator.num_processes / step.clips)
-            self._count(logits.detach(), targets, losses.detach())
+            scores = logits.detach() if logits.dim() == 2 else self.recognizer.classifier.fuse(logits.detach())
+            self._count(scores, targets, losses.detach())
         if not learnt:  # not one clip could be read
             return
         if s.clip_norm:
@@ -192,7 +198,7 @@ class _Fit:
             val_loss=scores.mean_loss() if scores else None,
             val_top1=scores.top(1) if scores else None,
             val_top5=scores.top(5) if scores else None,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self.optimizer.param_groups[-1]["lr"],
             seconds=before + time.monotonic() - began,
         )
         progress.history.append(row)
@@ -235,6 +241,16 @@ class _Fit:
         buffers = {name for name, _ in recognizer.named_buffers()}
         state = recognizer.state_dict()
         return {name: t.detach().cpu().clone() for name, t in state.items() if name in trained or name in buffers}
+
+    def _losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy, summed over the clips, of several streams their mean."""
+        streams = logits.float() if logits.dim() == 3 else logits.float()[:, None]  # (n, streams, K)
+        count, smoothing = streams.shape[1], self.settings.label_smoothing
+        targets = targets.repeat_interleave(count)  # (n · streams,)
+        losses = F.cross_entropy(
+            streams.flatten(0, 1), targets, reduction="sum", label_smoothing=smoothing, ignore_index=-1
+        )  # fmt: skip
+        return losses / count
 
     def _count(self, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor) -> None:
         known = targets >= 0
@@ -320,7 +336,16 @@ def _workers(dataset: ClipDataset | CachedDataset, settings: TrainSettings) -> i
 
 def _shape_of_frames(dataset: ClipDataset) -> tuple[int, ...]:
     p = dataset.preprocessing
-    return (0, p.frames, 3, p.size, p.size)
+    return (0, p.frames, p.channels, p.size, p.size)
+
+
+def _parameter_groups(recognizer: nn.Module, encoder_rate: float) -> list[dict[str, Any]]:
+    """The trained parameters, those of the encoder apart; `factor` is what the learning rate is multiplied by."""
+    groups: dict[float, list[nn.Parameter]] = {encoder_rate: [], 1.0: []}
+    for name, parameter in recognizer.named_parameters():
+        if parameter.requires_grad:
+            groups[encoder_rate if name.startswith("encoder.") else 1.0].append(parameter)
+    return [{"params": members, "factor": factor} for factor, members in groups.items() if members]
 
 
 def fingerprint(dataset: ClipDataset | CachedDataset) -> str:

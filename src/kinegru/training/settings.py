@@ -44,6 +44,8 @@ class TrainSettings:
     """Clips at a time on one device; smaller than the batch means gradient accumulation."""
     learning_rate: float = 1e-4
     """Adam's step size."""
+    encoder_rate: float = 1.0
+    """The trained part of the encoder learns at this multiple of the rate, e.g. 0.1 for pretrained weights."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW)."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -52,6 +54,8 @@ class TrainSettings:
     """Epochs over which the rate rises from 0."""
     label_smoothing: float = 0.0
     """Share of the target given to the other classes."""
+    mixup: float = 0.0
+    """Alpha of mix-up, which trains on blends of two clips, e.g. 0.2; 0 is off."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
@@ -70,7 +74,7 @@ class TrainSettings:
     time_crop: float = 1.0
     """Smallest share of the clip's length that a training view keeps."""
     even_steps: bool = False
-    """Training views with equal steps between frames, instead of a random place in every segment: keeps speed visible."""
+    """Training views with equal steps between frames, not a random place in every segment: speed stays visible."""
     views: int = 4
     """Augmented views a clip; with a cache they are computed once. 0 gives a new view every epoch (no cache)."""
 
@@ -107,7 +111,16 @@ class TrainSettings:
         for name in ("validation", "max_bad_clips", "ema", "label_smoothing", "flip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {getattr(self, name)}")
-        for name in ("views", "patience", "clip_norm", "warmup_epochs", "weight_decay", "checkpoint_minutes"):
+        for name in (
+            "views",
+            "patience",
+            "clip_norm",
+            "warmup_epochs",
+            "weight_decay",
+            "mixup",
+            "encoder_rate",
+            "checkpoint_minutes",
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(self, name)}")
         for name, least in (("micro_batch", 1), ("size", 1), ("workers", 0)):

@@ -18,7 +18,7 @@ from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.recognition.recognizer import Recognizer
-from kinegru.verbs.provenance import fingerprint, versions
+from kinegru.verbs.provenance import seen_in_training, versions
 from kinegru.verbs.reporting import write_run_report
 from kinegru.verbs.run import siblings_in_words
 from kinegru.video.container import shown
@@ -30,7 +30,7 @@ class Evaluated:
 
     out: Path
     metrics: dict[str, Any]
-    trained_on: int  # evaluated clips that the model was trained on
+    trained_on: int | None  # evaluated clips that the model was trained on; None: the model file does not say
     siblings: int | None  # evaluated clips with a sibling in training; None: groups are unknown
     bad_clips: dict[str, str] = field(default_factory=dict)
 
@@ -53,13 +53,14 @@ def evaluate(
     group_pattern: str | None = None,
     lists: str | None = None,
     seed: int | None = None,
+    allow_trained_clips: bool = False,
     batch: int = 4,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
 ) -> Evaluated:
     """Recognise labelled clips and write predictions, measures with intervals, figures and a report.
 
     Without a split all clips of DATA are evaluated; the number of them, and of their siblings, that the model was
-    trained on is printed and stands in the report.
+    trained on is printed and stands in the report. With a split the test clips must be new to the model.
 
     Args:
         model: Model file, RUN folder, or hub id.
@@ -69,6 +70,7 @@ def evaluate(
         group_pattern: Regular expression whose first group, found in a clip's path, is its group.
         lists: Folder of the official split lists, where it is not beside the clips.
         seed: Seed of the split; by default the model's.
+        allow_trained_clips: With a split, evaluate also where some of its test clips were trained on.
         batch: Clips at a time.
         device: Where to compute.
     """
@@ -88,8 +90,14 @@ def evaluate(
     strange = sorted({clip.label for clip in clips} - set(recognizer.labels))
     if strange:
         raise DataError(f"{data}: classes the model does not know: {', '.join(strange[:8])}")
+    seen, siblings = seen_in_training(catalog, clips, known.get("trained_on", {}))
+    if seen and split is not None and not allow_trained_clips:
+        raise DataError(
+            f"{model}: {seen} of the {len(clips)} test clips of split {split} were trained on, by their names (the "
+            f"model's own split is {known.get('split', 'not known')}); a test on them says nothing about new clips; "
+            "--allow-trained-clips measures it all the same"
+        )
     predictions, bad = _recognise(recognizer, catalog, clips, batch)
-    seen, siblings = _overlap(catalog, clips, known.get("trained_on", {}))
     if seen:
         say(
             f"warning: {seen} of these {len(clips)} clips were in the training set: "
@@ -127,7 +135,9 @@ def show(result: Evaluated) -> None:
     low, high = m["wilson"]["low"], m["wilson"]["high"]
     print(f"top-1 {m['top1']:.1%} ({m['right']} of {m['clips']} clips, 95 % interval {low:.1%} to {high:.1%})")
     print(f"mean class accuracy {m['mean_class_accuracy']:.1%}, calibration error {m['calibration_error']:.1%}")
-    print(f"{result.trained_on} of these clips were in training; {siblings_in_words(result.siblings)}")
+    unknown = "the model file does not say which clips were"
+    seen = unknown if result.trained_on is None else f"{result.trained_on} of these clips were"
+    print(f"{seen} in training; {siblings_in_words(result.siblings)}")
     print(f"report: {result.out / 'report.html'}")
 
 
@@ -155,15 +165,6 @@ def _recognise(
         scores=scores,  # type: ignore[arg-type]
     )
     return table, bad
-
-
-def _overlap(catalog: Catalog, clips: Sequence[Clip], trained_on: dict[str, list[str]]) -> tuple[int, int | None]:
-    """How many clips the model was trained on, and how many have a sibling among those (None: groups are unknown)."""
-    names, groups = set(trained_on.get("clips", ())), set(trained_on.get("groups", ()))
-    seen = sum(fingerprint(catalog.name(clip)) in names for clip in clips)
-    if not groups or not catalog.groups:
-        return seen, None
-    return seen, sum(clip.group is not None and fingerprint(clip.group) in groups for clip in clips)
 
 
 def _beside(model: str) -> Path:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from kinegru.errors import UsageError
-from kinegru.video.flow import Fields, Numbers, flow_of_frames, read_flow, windows
+from kinegru.video.flow import Fields, FlowReader, Numbers, flow_of_frames, read_flow, windows
 from kinegru.video.motion import CHANNELS, motion_images, normalise_flow, normalise_saliency
 from kinegru.video.reader import Frame, VideoInfo, read_clip
 from kinegru.video.sampling import draw_jitter, uniform_indices
@@ -34,7 +34,6 @@ LARGE_FRAME = 4 * 2**20  # bytes; from here on copying a frame into a group cost
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
-FlowReader = Callable[[str | os.PathLike[str], Numbers], Fields]  # `read_flow`, or a cache of what it gives
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
-        known_modalities = len(set(self.modalities)) == len(self.modalities) > 0 and set(self.modalities) <= set(
-            CHANNELS
-        )
-        _require(known_modalities, f"modalities must be some of {', '.join(CHANNELS)}, not {self.modalities}")
+        distinct = set(self.modalities)
+        sound = len(distinct) == len(self.modalities) > 0 and distinct <= set(CHANNELS)
+        _require(sound, f"modalities must be some of {', '.join(CHANNELS)}, not {', '.join(self.modalities)}")
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         _require(self.frames >= 1, f"frames must be at least 1, not {self.frames}")
@@ -357,7 +355,7 @@ def _motion(
     stacks = windows(indices, length)  # (T, FIELDS)
     numbers, places = np.unique(stacks, return_inverse=True)
     fields = flow(numbers)
-    box = None if draw is None else draw.box(*fields.shape[1:3], preprocessing)
+    box = None if draw is None else draw.box(fields.shape[1], fields.shape[2], preprocessing)
 
     def resize(images: NDArray[np.uint8], fill: int) -> torch.Tensor:
         return preprocessing.resize(images, box, fill)

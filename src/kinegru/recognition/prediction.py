@@ -1,0 +1,42 @@
+"""The answer of a recogniser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip: a probability a class.
+
+    >>> prediction = Prediction("a.mp4", ("run", "walk"), np.array([0.25, 0.75]))
+    >>> prediction.label, prediction.score, prediction.top(1)
+    ('walk', 0.75, [('walk', 0.75)])
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    scores: np.ndarray = field(repr=False)  # (K,) float, sums to 1
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.labels[int(self.scores.argmax())]
+
+    @property
+    def score(self) -> float:
+        """Its probability, 0 to 1."""
+        return float(self.scores.max())
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The `k` likeliest classes and their probabilities, best first."""
+        best = np.argsort(-self.scores, kind="stable")[:k]
+        return [(self.labels[i], float(self.scores[i])) for i in best]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: source, label, score, and every class's score."""
+        scores = {label: round(float(score), 6) for label, score in zip(self.labels, self.scores, strict=True)}
+        return {"source": self.source, "label": self.label, "score": round(self.score, 6), "scores": scores}

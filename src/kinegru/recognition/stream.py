@@ -1,0 +1,138 @@
+"""Frame by frame, exactly: what the clip model gives for every window, at about one encoder pass a frame.
+
+Only the excitation mixes time inside the encoder, by `radius` frames to each side, and the rest is a recurrence. So a
+frame's trunk maps, and what the recurrence needs of it, are computed once and kept:
+
+    frame t comes:   trunk(t)                                        the dear part, once a frame
+                     part(t - radius)                                now its neighbours on both sides are known
+    window a .. t:   part of a .. a+radius-1 and t-radius+1 .. t     as at the ends of a clip: zeros beyond
+                     the recurrence over all parts, from a zero state; the classifier
+
+At the window's first and last frames the clip model pads with zeros where the recording has a neighbour; those few
+frames are computed anew for each window, and that is what makes the result the clip model's and not nearly so.
+Without a window the state is carried for ever, and the result is that of the clip from the first frame on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinegru.errors import UsageError
+from kinegru.recognition.engines import Engine
+from kinegru.recognition.prediction import Prediction
+
+logger = logging.getLogger(__name__)
+
+Prepare = Callable[[np.ndarray], Tensor]  # frames uint8 (n, H, W, 3) -> (n, C, S, S) float32
+
+
+class Stream:
+    """The recogniser fed with single frames.
+
+    `window` frames make a prediction, `stride` frames later they make the next; `window=None` carries the state for
+    ever and predicts every `stride` frames. `exact` is False for a model that cannot keep anything (3-D networks,
+    optical flow): it is run anew on every window, which is the same result at many times the cost.
+
+    Raises UsageError for a window or stride below 1.
+    """
+
+    def __init__(
+        self, engine: Engine, prepare: Prepare, labels: Sequence[str], window: int | None, stride: int = 1
+    ) -> None:
+        if window is not None and window < 1:
+            raise UsageError(f"window is {window}: give a number of frames, or none to carry the state for ever")
+        if stride < 1:
+            raise UsageError(f"stride is {stride}: give a number of frames, at least 1")
+        self.engine, self.prepare, self.labels = engine, prepare, tuple(labels)
+        self.window, self.stride = window, stride
+        self.exact = engine.radius is not None
+        if not self.exact:
+            if window is None:
+                raise UsageError("this model keeps no state that could be carried; give a window")
+            logger.warning("this model cannot reuse what it computed: every window is run anew")
+        self.radius = engine.radius or 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        reach = 2 * self.radius + 1
+        self.count = 0  # frames so far
+        self._frames: deque[np.ndarray] = deque(maxlen=self.window if not self.exact else 0)
+        self._maps: deque[Tensor] = deque(maxlen=reach if self.window is None else max(self.window, reach))
+        self._parts: deque[Tensor] = deque(maxlen=0 if self.window is None else max(1, self.window - 2 * self.radius))
+        self._state: Any = None  # without a window: over the frames whose neighbours are all known
+
+    def step(self, frame: np.ndarray) -> Prediction | None:
+        """One frame, uint8 (H, W, 3) RGB of any size -> the prediction for the window that ends with it, or None.
+
+        The prediction's source tells the window's first and last frame, counted from 0 since the start or `reset`.
+        """
+        logits = self._step(frame)
+        if logits is None:
+            return None
+        first = 0 if self.window is None else self.count - self.window
+        scores = logits.softmax(dim=0).double().cpu().numpy()
+        return Prediction(f"frames {first} to {self.count - 1}", self.labels, scores)
+
+    def _step(self, frame: np.ndarray) -> Tensor | None:
+        self.count += 1
+        due = self.count >= (self.window or 1) and (self.count - (self.window or 1)) % self.stride == 0
+        if not self.exact:
+            self._frames.append(frame)
+            if not due:
+                return None
+            return self.engine.clip(self.prepare(np.stack(self._frames))[None])[0]
+        self._maps.append(self.engine.trunk(self.prepare(frame[None]))[0])
+        return self._forever(due) if self.window is None else self._windowed(self.window, due)
+
+    def _windowed(self, window: int, due: bool) -> Tensor | None:
+        r, maps = self.radius, self._maps
+        whole = window > 2 * r  # else every frame of a window lies at one of its ends
+        ends: Tensor | None = None
+        if whole and self.count > r:  # frame count-1-r has all its neighbours, those behind it lie at the end
+            before = min(r, self.count - 1 - r)  # fewer at the very start; no window's middle lies there
+            last = slice(before, None if due else before + 1)
+            parts = self.engine.parts(_stack(maps, before + 1 + r), last)  # (1, ...), or (1 + r, ...)
+            self._parts.append(parts[0])
+            ends = parts[1:]
+        if not due:
+            return None
+        if not whole:
+            parts = self.engine.parts(_stack(maps, window), slice(0, window))
+        else:
+            pieces = [torch.stack(list(self._parts))]  # window - 2r of them
+            if r:
+                start = len(maps) - window
+                first = torch.stack([maps[start + i] for i in range(2 * r)])
+                assert ends is not None
+                pieces = [self.engine.parts(first, slice(0, r)), *pieces, ends]
+            parts = torch.cat(pieces)  # (window, ...)
+        return self.engine.logits(self.engine.advance(parts))
+
+    def _forever(self, due: bool) -> Tensor | None:
+        r = self.radius
+        before = min(r, self.count - 1 - r)  # frames in front of the one that is now complete; below 0: none is
+        behind = r if due else 0
+        state = self._state
+        if before >= 0:
+            near = _stack(self._maps, before + 1 + r)
+            parts = self.engine.parts(near, slice(before, before + 1 + behind))
+            self._state = state = self.engine.advance(parts[:1], state)
+            rest = parts[1:]
+        elif due:
+            rest = self.engine.parts(_stack(self._maps, self.count), slice(0, self.count))
+        if not due:
+            return None
+        return self.engine.logits(self.engine.advance(rest, state) if len(rest) else state)
+
+
+def _stack(maps: deque[Tensor], last: int) -> Tensor:
+    """The last maps as (last, C0, h0, w0)."""
+    return torch.stack([maps[i] for i in range(-last, 0)])

@@ -1,0 +1,113 @@
+"""Runs jobs one after the other: finished ones are passed over, begun ones go on, a failed one does not stop the rest.
+
+One unit of work is a fold: one call of `kinegru train`'s function. A job's folds are then pooled as that verb does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kinegru.console import Track, say
+from kinegru.data.catalog import Catalog
+from kinegru.errors import KineGRUError
+from kinegru.evaluation.predictions import Predictions
+from kinegru.files import atomic_write
+from kinegru.reproduction.plan import Job, Protocol
+from kinegru.training.interrupts import Interrupted
+from kinegru.verbs.pool import pool_runs
+from kinegru.verbs.run import RunResult, finished_run
+from kinegru.verbs.train import train
+
+SecondsLeft = Callable[[], dict[Path, float]]  # a job's folder -> seconds that its unfinished folds will take
+
+
+def run_jobs(
+    jobs: Sequence[Job], protocol: Protocol, catalog: Catalog, track: Track, left: SecondsLeft, keep_models: bool
+) -> dict[Path, str]:
+    """Run what is not finished; gives the folders of the jobs that failed, each with the reason.
+
+    Raises `Interrupted` after Ctrl-C or SIGTERM: the same call goes on from there.
+    """
+    failed: dict[Path, str] = {}
+    total = sum(len(job.folds) for job in jobs)
+    passed = 0
+    for number, job in enumerate(jobs, start=1):
+        title = f"{job.planned.row.name}, seed {job.seed}"
+        if job.state() == "finished":
+            passed += len(job.folds)
+            continue
+        if job.state() == "changed":
+            say(f"{job.folder}: run again, because {'; '.join(job.changes())}")
+        try:
+            for done in range(len(job.folds)):
+                track(passed + done, total, title, left=_sum_left(left(), jobs, failed))
+                _run_fold(job, done, protocol, keep_models, f"{title} (job {number} of {len(jobs)})")
+            _pool(job, protocol, catalog)
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(
+                f"stopped in {title}; what is finished is kept, the same command goes on from there"
+            ) from None
+        except KineGRUError as error:
+            failed[job.folder] = str(error)
+        except Exception as error:  # a package that is missing, memory that ran out: the other rows can still be run
+            failed[job.folder] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            with atomic_write(job.folder / "failure.txt") as file:
+                file.write(traceback.format_exc())
+        if job.folder in failed:
+            say(f"{title}: failed: {failed[job.folder]}")
+        else:
+            (job.folder / "failure.txt").unlink(missing_ok=True)
+        passed += len(job.folds)
+    track(total, total, left=0.0)
+    return failed
+
+
+def _run_fold(job: Job, place: int, protocol: Protocol, keep_models: bool, title: str) -> None:
+    job.open()
+    fold = job.folds[place]
+    folder = job.fold_folder(fold)
+    if finished_run(folder) is not None:
+        return
+    say(f"{title}: {fold.name}" + (f", fold {place + 1} of {len(job.folds)}" if len(job.folds) > 1 else ""))
+    began = time.monotonic()
+    result = train(
+        protocol.data,
+        out=str(folder),
+        split=fold.name,
+        group_pattern=protocol.group_pattern,
+        lists=protocol.lists,
+        resume=True,
+        settings=job.settings,
+    )
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # a finished run never goes on
+    if not keep_models:
+        (folder / "model.safetensors").unlink(missing_ok=True)
+    m = result.metrics
+    say(f"  {m['right']} of {m['clips']} right, {time.monotonic() - began:.0f} s")
+
+
+def _pool(job: Job, protocol: Protocol, catalog: Catalog) -> None:
+    """The folds' tests as one result in the job's folder; of a single fold that is there already."""
+    if len(job.folds) > 1 and finished_run(job.folder) is None:
+        results = [_finished(job.fold_folder(fold)) for fold in job.folds]
+        command = protocol.command(job.settings, f"runs/{job.planned.slug}-seed-{job.seed}")
+        pool_runs(catalog, results, job.settings, job.folder, protocol.split, command)
+
+
+def _finished(folder: Path) -> RunResult:
+    result = finished_run(folder)
+    assert result is not None, folder
+    return result
+
+
+def _sum_left(by_job: dict[Path, float], jobs: Sequence[Job], failed: dict[Path, str]) -> float:
+    return sum(by_job.get(job.folder, 0.0) for job in jobs if job.folder not in failed)
+
+
+def read_predictions(job: Job) -> Predictions | None:
+    """The table of a finished job, None where it is not finished."""
+    return Predictions.read(job.folder / "predictions.csv") if job.state() == "finished" else None

@@ -1,0 +1,151 @@
+"""The live form gives what the clip model gives, for every window."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinegru.errors import UsageError
+from kinegru.models.zoo import create_model
+from kinegru.recognition.engines import TorchEngine
+from kinegru.recognition.stream import Stream
+from kinegru.video.reader import iter_frames
+from kinegru.video.synthetic import example_clip
+from kinegru.video.transforms import Preprocessing
+
+SMALL = {"backbone": "xception_small", "hidden_channels": 4, "width": 8}
+LABELS = ("a", "b", "c")
+PREPROCESSING = Preprocessing(frames=4, size=32)
+TOLERANCE = 1e-5
+
+
+def small_model(name: str = "sc_xception_convgru_mcam_aff", **options):
+    torch.manual_seed(0)
+    model = create_model(name, len(LABELS), **(SMALL | options))
+    for parameter in model.parameters():  # masks that differ from one half, states that differ from zero
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+    return model.eval()
+
+
+def example_frames(count: int) -> np.ndarray:
+    frames = list(iter_frames(example_clip()))
+    return np.stack([frames[i % len(frames)] for i in range(count)])
+
+
+def scores_of_clip(model, frames: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return model(PREPROCESSING(frames)[None])[0].softmax(0).numpy()
+
+
+def compare(model, frames: np.ndarray, window: int | None, stride: int = 1) -> None:
+    stream = Stream(TorchEngine(model, torch.device("cpu")), PREPROCESSING, LABELS, window, stride)
+    for t, frame in enumerate(frames):
+        found = stream.step(frame)
+        first = 0 if window is None else t + 1 - window
+        due = first >= 0 and (t + 1 - (window or 1)) % stride == 0
+        assert (found is not None) == due
+        if found is not None:
+            expected = scores_of_clip(model, frames[first : t + 1])
+            np.testing.assert_allclose(found.scores, expected, atol=TOLERANCE)
+            assert found.source == f"frames {first} to {t}"
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5, 8, None])
+@pytest.mark.parametrize("excitation", ["parallel", "serial", "ste", "ce", "none"])
+def test_stream_equals_offline_in_every_excitation_mode(excitation: str, window: int | None) -> None:
+    compare(small_model(excitation=excitation), example_frames(11), window)
+
+
+@pytest.mark.parametrize("differences", [False, True])
+@pytest.mark.parametrize("readout", ["last", "mean", "max"])
+@pytest.mark.parametrize("variant", ["reset_after", "reset_before"])
+def test_stream_equals_offline_for_every_readout_and_variant(variant: str, readout: str, differences: bool) -> None:
+    model = small_model(variant=variant, readout=readout, differences=differences)
+    compare(model, example_frames(9), 5)
+    compare(model, example_frames(7), None)
+
+
+@pytest.mark.parametrize("window", [1, 4, None])
+@pytest.mark.parametrize(
+    "name", ["xception_lstm", "xception_gru", "tsn_xception", "xception_convgru", "sc_xception_convgru_aff", "stam"]
+)
+def test_stream_equals_offline_for_other_models(name: str, window: int | None) -> None:
+    compare(small_model(name), example_frames(8), window)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.sampled_from(["parallel", "serial", "none"]),
+    st.one_of(st.none(), st.integers(1, 9)),
+    st.integers(1, 4),
+    st.integers(1, 12),
+    st.sampled_from(["branch", "block"]),
+)
+def test_stream_equals_offline_for_any_window_and_stride(excitation, window, stride, count, place) -> None:
+    compare(small_model(excitation=excitation, excitation_place=place), example_frames(count), window, stride)
+
+
+def test_reset_forgets_every_frame() -> None:
+    stream = Stream(TorchEngine(small_model(), torch.device("cpu")), PREPROCESSING, LABELS, 3)
+    frames = example_frames(8)
+    fresh = [stream.step(frame) for frame in frames[:5]]
+    for frame in frames[5:]:
+        stream.step(frame)
+    stream.reset()
+    again = [stream.step(frame) for frame in frames[:5]]
+    assert [p and p.scores.tolist() for p in again] == [p and p.scores.tolist() for p in fresh]
+
+
+def test_a_frame_is_encoded_once_whatever_the_window() -> None:
+    class Counting(TorchEngine):
+        seen = 0
+
+        def trunk(self, frames):
+            self.seen += len(frames)
+            return super().trunk(frames)
+
+    engine = Counting(small_model(), torch.device("cpu"))
+    stream = Stream(engine, PREPROCESSING, LABELS, 6)
+    for frame in example_frames(10):
+        stream.step(frame)
+    assert engine.seen == 10
+
+
+def test_a_model_without_parts_is_run_anew_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = create_model("stc_resnet18", len(LABELS)).eval()
+    with caplog.at_level(logging.WARNING):
+        compare(model, example_frames(5), 4)
+    assert "run anew" in caplog.text
+    with pytest.raises(UsageError, match="give a window"):
+        Stream(TorchEngine(model, torch.device("cpu")), PREPROCESSING, LABELS, None)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(0, 1), (-1, 1), (4, 0)])
+def test_impossible_windows_are_refused(window: int, stride: int) -> None:
+    with pytest.raises(UsageError, match="give a number of frames"):
+        Stream(TorchEngine(small_model(), torch.device("cpu")), PREPROCESSING, LABELS, window, stride)
+
+
+def test_stream_equals_offline_on_a_real_clip_at_full_size(shared: Path) -> None:
+    """The paper's model, 299 pixels, with ImageNet weights, on every window of eight frames of a recording."""
+    weights = shared / "weights" / "legacy_xception_imagenet_to_block12.safetensors"
+    clip = sorted((shared / "data" / "weizmann").rglob("*.avi"))[0]
+    preprocessing = Preprocessing(frames=8, size=299)
+    torch.manual_seed(0)
+    model = create_model("sc_xception_convgru_mcam_aff", 10, backbone_weights=str(weights)).eval()
+    frames = np.stack([frame for frame, _ in zip(iter_frames(clip), range(10), strict=False)])
+    stream = Stream(TorchEngine(model, torch.device("cpu")), preprocessing, [str(n) for n in range(10)], 8)
+    for t, frame in enumerate(frames):
+        found = stream.step(frame)
+        if found is not None:
+            with torch.inference_mode():
+                expected = model(preprocessing(frames[t - 7 : t + 1])[None])[0].softmax(0).numpy()
+            np.testing.assert_allclose(found.scores, expected, atol=TOLERANCE)

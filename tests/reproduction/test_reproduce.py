@@ -1,0 +1,128 @@
+"""`kinegru reproduce`, end to end on real clips: killed, gone on with, run again only where something changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_set import PATTERN, write_recipe
+
+from kinegru.__main__ import main
+
+ROWS = ("xception_gru", "add")
+
+
+@pytest.fixture(scope="module")
+def words(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command of two rows with two seeds, one fold each."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    recipe = write_recipe(folder / "tiny.yaml", cache=folder / "cache")
+    words = ["reproduce", "table4", str(bars), "--config", str(recipe), "--group-pattern", PATTERN, "--split", "group"]
+    return [*words, "--seeds", "0", "1", "--rows", *ROWS, "--out", str(folder / "out")]
+
+
+@pytest.fixture(scope="module")
+def out(words: list[str]) -> Path:
+    """The OUT of that command, killed with the first run finished and the second begun, and then given again."""
+    folder = Path(words[-1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kinegru", *words], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    first, second = (folder / "runs" / "xception_gru" / f"seed-{seed}" for seed in (0, 1))
+    began = time.monotonic()
+    while not ((first / "metrics.json").exists() and second.exists()):
+        assert process.poll() is None and time.monotonic() - began < 300
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "table4").exists()
+    stamp = (first / "metrics.json").stat().st_mtime_ns
+    assert main(words) == 0
+    assert (first / "metrics.json").stat().st_mtime_ns == stamp  # what was finished before the kill was left alone
+    return folder
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(out)): path.stat().st_mtime_ns for path in sorted(out.glob("runs/*/seed-*/metrics.json"))
+    }
+
+
+def test_after_a_kill_the_same_command_finishes_the_table(out):
+    assert len(stamps(out)) == 4
+    names = {path.name for path in (out / "table4").iterdir()}
+    assert names == {f"table4{end}" for end in (".csv", ".md", ".html", ".png", ".svg", "_comparisons.csv")}
+    assert not list(out.glob("runs/**/checkpoint")) and not list(out.glob("runs/**/model.safetensors"))
+
+
+def test_finished_rows_are_not_run_again(out, words, capsys):
+    before = stamps(out)
+    assert main([*words, "--workers", "0", "--json"]) == 0
+    assert stamps(out) == before
+    printed = json.loads(capsys.readouterr().out)
+    assert [job["state"] for job in printed["jobs"]] == ["finished"] * 4
+    assert [row["row"] for row in printed["rows"]] == list(ROWS)
+
+
+def test_a_dry_run_runs_nothing(words, bars, tmp_path, capsys):
+    other = [*words[:-1], str(tmp_path / "none"), "--dry-run"]
+    assert main(other) == 0
+    assert not (tmp_path / "none").exists()
+    text = capsys.readouterr().out
+    assert "nothing was run" in text and "0 of 2 folds finished" in text
+    assert "estimate" in text and "GMAC a clip" in text and "GB" in text
+
+
+def test_a_dry_run_knows_what_is_finished_and_what_changed(out, words, capsys):
+    assert main([*words, "--dry-run"]) == 0
+    assert "2 of 2 folds finished" in capsys.readouterr().out
+    assert main([*words, "--dry-run", "--batch", "4"]) == 0
+    assert "seed 1 would be run again: batch was 8 and is 4" in capsys.readouterr().out
+
+
+def test_changed_settings_are_run_again_in_the_same_place(out, words, capsys):
+    before = stamps(out)
+    only = words.index("--rows")
+    changed = [*words[:only], "--rows", "add", "--out", words[-1], "--batch", "4"]
+    assert main(changed) == 0
+    assert "run again, because batch was 8 and is 4" in capsys.readouterr().err
+    after = stamps(out)
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {
+        name for name in after if "classifier-add" in name
+    }
+
+
+def test_a_row_that_fails_is_reported_and_the_rest_go_on(words, tmp_path, capsys):
+    start = [*words[: words.index("--config")], *words[words.index("--config") : words.index("--seeds")]]
+    start[1] = "table1"  # InceptionV3 needs more than 32 pixels
+    command = [*start, "--seeds", "0", "--rows", "inception_v3", "xception", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert "failed: InceptionV3 + ConvGRU, seed 0: RuntimeError" in printed.out and "Traceback" not in printed.err
+    assert "Xception + ConvGRU" in printed.out
+    markdown = (tmp_path / "out" / "table1" / "table1.md").read_text()
+    assert "Failed: seed 0: RuntimeError" in markdown and "of 4" in markdown
+    assert list((tmp_path / "out").glob("runs/inception_v3*/seed-0/failure.txt"))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--rows", "nonsense"], "no row 'nonsense'"),
+        (["--seeds", "1", "1"], "different whole numbers"),
+        (["--seeds", "two"], "--seeds"),
+        (["--seed", "3"], "takes --seeds"),
+        (["--weights.legacy_xception", "nowhere.pth"], "nowhere.pth: no such weights file"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(more, reason, words, capsys):
+    assert main([*words, *more]) == 2
+    printed = capsys.readouterr()
+    assert reason in printed.err and len(printed.err.strip().splitlines()) == 1 and not printed.out
