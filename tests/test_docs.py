@@ -18,10 +18,11 @@ from kinegru.training.settings import TrainSettings
 from kinegru.video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/data.md", "docs/train.md", "docs/predict.md"]
+PAGES = ["README.md", "docs/data.md", "docs/train.md", "docs/predict.md", "docs/reproduce.md"]
 TRANSLATIONS = {"README.md": "README.zh.md"} | {page: page.replace("docs/", "docs/zh/") for page in PAGES[1:]}
 ALL_PAGES = sorted(
-    [*PAGES, *TRANSLATIONS.values(), "CONTRIBUTING.md", "CHANGELOG.md", "docs/index.md", "docs/model.md"]
+    {"README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+    | {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").rglob("*.md")}
 )
 
 NOT_RUN_HERE = {
@@ -51,7 +52,7 @@ def commands(page: str) -> list[list[str]]:
 def as_small(words: list[str], weights: Path) -> list[str]:
     """The command with this page's placeholders and sizes made small."""
     words = [str(weights) if word.endswith(".safetensors") and "/" not in word else word for word in words]
-    if words[0] != "train":
+    if words[0] not in ("train", "reproduce"):
         return words
     if "--backbone-weights" not in words:
         words = [*words, "--backbone-weights", "none"]  # ImageNet's would be downloaded

@@ -371,3 +371,13 @@ def test_bad_clips_are_reported_and_the_rest_cached(make, clips: Path, tmp_path:
     for place, index in enumerate((1, 3)):
         expected = cache.dataset[index, 2].inputs
         torch.testing.assert_close(rest[place, 2].inputs, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_every_window_is_another_file_and_the_middle_one_serves_any_number_of_windows(make) -> None:
+    rated = dataclasses.replace(SMALL, frames=2, rate=12.5)
+    one, three = (make(preprocessing=dataclasses.replace(rated, windows=windows)) for windows in (1, 3))
+    plain = make(preprocessing=dataclasses.replace(SMALL, frames=2))
+    clip = three.dataset.clips[0]
+    assert len({three.path(clip, view) for view in (0, -1, -2, 1)}) == 4
+    assert three.path(clip, 0) == one.path(clip, 0) != plain.path(clip, 0)
+    assert three.path(clip, 1) == one.path(clip, 1)  # training views do not depend on the windows of the test

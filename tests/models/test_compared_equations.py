@@ -45,6 +45,19 @@ def test_attention_pooling_is_its_equations(steps: int, channels: int, side: int
         np.testing.assert_allclose(found[:, 0, 0], expected, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 6), st.integers(0, 5), st.floats(0, 300))
+def test_attention_over_parts_of_a_clip_is_that_over_all_of_it(steps: int, cut: int, scale: float) -> None:
+    torch.manual_seed(0)
+    pooling = AttentionPooling(5, 4)
+    torch.nn.init.normal_(pooling.score.weight, std=scale)
+    parts = pooling.per_frame(torch.randn(2, steps, 5, 3, 3))
+    state = None
+    for piece in (parts[:, : min(cut, steps)], parts[:, min(cut, steps) :]):
+        state = pooling.advance(piece, state) if piece.shape[1] else state
+    torch.testing.assert_close(pooling.read(state), pooling.read(pooling.advance(parts)))
+
+
 def test_attention_pooling_looks_at_no_order_and_even_attention_is_the_mean() -> None:
     pooling = AttentionPooling(6, 4).eval()
     x = torch.randn(2, 5, 6, 4, 4)

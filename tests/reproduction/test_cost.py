@@ -63,8 +63,8 @@ def test_an_estimate_counts_shared_features_once_and_then_goes_by_what_was_measu
     write_job(jobs[0], catalog, lambda job, name: True, seconds=25.0)
     after = now()
     assert after.measured and after.by_job[jobs[0].folder] == 0
-    assert after.by_job[jobs[1].folder] == pytest.approx(3 * 30)  # the same row: as long as it took
-    assert after.by_job[jobs[2].folder] == pytest.approx(3 * 30)  # another row: guessed, to the same scale
+    assert after.by_job[jobs[2].folder] == pytest.approx(3 * 30)  # the same row: as long as it took
+    assert after.by_job[jobs[1].folder] == pytest.approx(3 * 30)  # another row: guessed, to the same scale
     assert after.cache_bytes == 0
 
 

@@ -122,7 +122,7 @@ def test_the_moving_average_is_what_is_validated(clips: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def validated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation that finds the best top-1 in the second epoch, the best loss in the third, and nothing better later."""
+    """Validation that finds the best top-1 in the second epoch, the best loss in the third, and none better later."""
     wrong, unsure, right, sure = [0.9, 0.1], [0.55, 0.45], [0.45, 0.55], [0.1, 0.9]  # of the second class
     found = iter([[wrong, right], [wrong, sure], [unsure, unsure]] + 30 * [[wrong, wrong]])
     targets = np.array([1, 1])

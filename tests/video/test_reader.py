@@ -16,7 +16,7 @@ from numbered_video import encode, number_of, numbered_frame
 from kinegru.errors import VideoError
 from kinegru.video.container import Decoder, decode_threads
 from kinegru.video.reader import frames_at, iter_frames, probe, read_clip
-from kinegru.video.sampling import draw_jitter, uniform_indices
+from kinegru.video.sampling import Sampling, draw_jitter, uniform_indices
 from kinegru.video.selective import Plan
 
 COUNT = 40
@@ -70,7 +70,7 @@ def test_clips_are_sampled_by_the_formula(kind: str, numbered: Callable[..., Pat
         frames, info = read_clip(path, count)
         assert numbers(frames) == uniform_indices(COUNT, count).tolist()
         assert info == probe(path)
-    frames, _ = read_clip(path, 10, draw_jitter(10, np.random.default_rng(5)))
+    frames, _ = read_clip(path, Sampling(10, jitter=draw_jitter(10, np.random.default_rng(5))))
     assert numbers(frames) == draw_jitter(10, np.random.default_rng(5)).indices(COUNT).tolist()
 
 

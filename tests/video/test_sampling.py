@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinegru.video.sampling import Jitter, draw_jitter, uniform_indices
+from kinegru.video.sampling import Jitter, Sampling, draw_jitter, uniform_indices
 
 lengths = st.integers(1, 3000)
 counts = st.integers(1, 200)
@@ -72,6 +72,30 @@ def test_a_part_of_the_clip_is_no_shorter_than_asked_and_lies_anywhere() -> None
     spans = np.ptp(draws, axis=1)
     assert 570 < spans.min() < 600 and 950 < spans.max() < 1000
     assert draws.min() < 20 and draws.max() > 980
+
+
+@settings(deadline=None, max_examples=80)
+@given(lengths, st.integers(1, 60), st.sampled_from([10.0, 12.5, 25.0, 60.0]), st.sampled_from([0.0, 24.0, 25.0, 50.0]))
+def test_a_rate_keeps_the_steps_between_frames_whatever_the_length(length, count, rate, fps) -> None:
+    indices = Sampling(count, rate).indices(length, fps)
+    assert indices.min() >= 0 and indices.max() < length
+    if fps and count * fps / rate < length:
+        np.testing.assert_allclose(np.diff(indices), fps / rate, atol=1)
+    else:  # too short for it, or of unknown rate: the whole clip
+        assert np.array_equal(indices, uniform_indices(length, count))
+
+
+def test_windows_lie_at_the_beginning_the_middle_and_the_end() -> None:
+    first, middle, last = (Sampling(10, 25.0, place).indices(100, 25.0) for place in (0.0, 0.5, 1.0))
+    assert (first[0], first[-1], last[0], last[-1]) == (0, 9, 90, 99)
+    assert middle.mean() == pytest.approx(49.5, abs=0.6)
+
+
+def test_a_jittered_part_keeps_the_rate_and_lies_anywhere() -> None:
+    rng = np.random.default_rng(0)
+    draws = [Sampling(10, 12.5, jitter=draw_jitter(10, rng, even=True)).indices(100, 25.0) for _ in range(300)]
+    assert all(np.abs(np.diff(draw) - 2).max() <= 1 for draw in draws)
+    assert min(draw.min() for draw in draws) < 3 and max(draw.max() for draw in draws) > 96
 
 
 @pytest.mark.parametrize(("length", "count"), [(0, 5), (5, 0), (-1, 5)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kinegru.errors import UsageError
 from kinegru.video import transforms
 from kinegru.video.reader import read_clip
-from kinegru.video.sampling import draw_jitter
+from kinegru.video.sampling import Sampling, draw_jitter
 from kinegru.video.synthetic import example_clip
 from kinegru.video.transforms import Augmentation, Preprocessing, augment_clip, load_clip
 
@@ -68,7 +68,7 @@ def test_load_clip_is_reading_then_preprocessing(fit: str) -> None:
     trained = load_clip(example_clip(), preprocessing, Augmentation(), rng)
     rng = np.random.default_rng(3)
     draw = Augmentation().draw(rng)
-    jittered, _ = read_clip(example_clip(), 6, draw_jitter(6, rng))
+    jittered, _ = read_clip(example_clip(), Sampling(6, jitter=draw_jitter(6, rng)))
     box = draw.box(jittered.shape[1], jittered.shape[2], preprocessing)
     expected = draw.recolour(preprocessing.resize(jittered, box))
     assert torch.equal(trained, preprocessing.normalise(expected))

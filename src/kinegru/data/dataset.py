@@ -1,8 +1,9 @@
 """Clips as a torch dataset: a bad clip is an answer, not an exception.
 
 A *view* is one way to look at a clip. View 0 is the plain one (uniform frames, no augmentation) that evaluation and
-prediction use; views 1, 2, ... are augmented, and each is fixed by its number and the clip's name alone. So a view is
-the same in every epoch, process and run, which is what lets it be cached, resumed and split over processes.
+prediction use, beside -1, -2, ... where the preprocessing asks for several windows. Views 1, 2, ... are augmented, and
+each is fixed by its number and the clip's name alone. So a view is the same in every epoch, process and run, which is
+what lets it be cached, resumed and split over processes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,15 @@ class Sample:
     error: str | None = None
 
 
+def plain_views(preprocessing: Preprocessing) -> list[int]:
+    """The views that a prediction is the mean of: view 0, and -1, -2, ... where there are several windows.
+
+    >>> plain_views(Preprocessing(rate=12.5, windows=3))
+    [0, -1, -2]
+    """
+    return list(range(0, -preprocessing.windows, -1))
+
+
 def view_generator(clip: Clip, view: int) -> np.random.Generator:
     """The random numbers of one augmented view: the same for the same clip name and view number, everywhere.
 
@@ -53,8 +63,8 @@ def load_view(
     flow_of: FlowReader = read_flow,
 ) -> torch.Tensor:
     """Decode one view of a clip: float32 (T, C, S, S). Raises `VideoError` where the file cannot be read."""
-    if view == 0 or augmentation is None:
-        return load_clip(clip.path, preprocessing, flow_of=flow_of)
+    if view <= 0 or augmentation is None:
+        return load_clip(clip.path, preprocessing, flow_of=flow_of, window=max(0, -view))
     return load_clip(clip.path, preprocessing, augmentation, view_generator(clip, view), flow_of)
 
 

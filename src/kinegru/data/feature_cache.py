@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -79,8 +80,9 @@ class FeatureCache:
             "format": FORMAT,
             "stage": stage,
             "precision": precision,
-            "preprocessing": dataset.preprocessing.to_dict(),
+            "preprocessing": dataclasses.replace(dataset.preprocessing, windows=1).to_dict(),
         }
+        self._places = dataset.preprocessing.places
         self._augmentation = dataclasses.asdict(augmentation) if augmentation is not None else None
 
     def over(self, clips: Sequence[Clip]) -> FeatureCache:
@@ -96,9 +98,11 @@ class FeatureCache:
 
     def path(self, clip: Clip, view: int) -> Path:
         """Where the maps of this view are, or will be."""
-        view = view if self._augmentation is not None else 0
-        named = {"clip": content_digest(clip.path), "view": view}
-        if view:  # an augmented view also depends on the clip's name, which seeds its random numbers
+        view = view if self._augmentation is not None or view < 0 else 0
+        named: dict[str, Any] = {"clip": content_digest(clip.path), "view": max(view, 0)}
+        if view <= 0 and (place := self._places[-view]) != 0.5:
+            named["place"] = place
+        if view > 0:  # an augmented view also depends on the clip's name, which seeds its random numbers
             named |= {"augmentation": self._augmentation, "name": f"{clip.label}/{clip.path.name}"}
         digest = hashlib.sha256(json.dumps(self._settings | named, sort_keys=True).encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest}.safetensors"
@@ -196,6 +200,7 @@ class CachedDataset(Dataset[Sample]):
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
         self.clips = cache.dataset.clips
+        self.preprocessing = cache.dataset.preprocessing
         self.targets = cache.dataset.targets
 
     def __len__(self) -> int:

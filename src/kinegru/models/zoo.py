@@ -17,9 +17,9 @@
 | stam | Xception | spatial gate, attention over frames | linear | unsettled, our reading |
 
 Table 4 changes only the join of FC1 and FC2, so its base keeps both layers; table 1 compares encoders under one plain
-linear layer. `kinegru.models.compared` says what is our reading in the last rows. LRCN averages the classifier's scores
-of every step; the mean of the states before one linear layer is the same, and dropout between them is ours.
-`streams="rgb"` and `streams="flow"` make two_stream its spatial and its temporal stream alone.
+linear layer. `kinegru.models.compared` says what is our reading in the last rows; `streams` "rgb" or "flow" makes
+two_stream its spatial or its temporal stream alone. LRCN averages the predictions of every step: here their logits,
+which is one linear layer on the mean of the states, with dropout between the two.
 """
 
 from __future__ import annotations

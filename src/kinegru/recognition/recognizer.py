@@ -5,6 +5,7 @@ Sampling, resize and normalisation come from the model file, so that a clip is s
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,8 +21,7 @@ from kinegru.models.modelfile import LoadedModel, load_model, resolve
 from kinegru.recognition.engines import TorchEngine
 from kinegru.recognition.prediction import Prediction
 from kinegru.recognition.stream import Stream
-from kinegru.video.sampling import uniform_indices
-from kinegru.video.transforms import Preprocessing, load_clip
+from kinegru.video.transforms import Preprocessing, clip_input, load_windows
 
 
 class Recognizer:
@@ -51,14 +51,15 @@ class Recognizer:
     def predict(self, source: str | os.PathLike[str] | np.ndarray) -> Prediction:
         """Recognise one clip: a video file, or its frames as uint8 (L, H, W, 3) RGB of any length L >= 1.
 
+        Of a file the windows of the preprocessing are averaged; frames in memory are one window, whatever their rate.
+
         Raises `VideoError` where the file cannot be read.
         """
         if isinstance(source, np.ndarray):
             if source.ndim != 4 or source.shape[-1] != 3 or source.dtype != np.uint8 or not len(source):
                 raise UsageError(f"frames must be uint8 (L, H, W, 3), not {source.dtype} {source.shape}")
-            frames = self.preprocessing(source[uniform_indices(len(source), self.preprocessing.frames)])
-            return self._recognise(["frames"], [frames])[0]
-        return self._recognise([os.fspath(source)], [load_clip(source, self.preprocessing)])[0]
+            return self._recognise(["frames"], [clip_input(source, self.preprocessing)[None]])[0]
+        return self._recognise([os.fspath(source)], [load_windows(source, self.preprocessing)])[0]
 
     def predict_many(
         self, sources: Iterable[str | os.PathLike[str]], batch: int = 4, threads: int = 2
@@ -94,14 +95,20 @@ class Recognizer:
         [None, None, 'frames 0 to 2', 'frames 1 to 3']
         """
         frames = self.preprocessing.frames if window == "clip" else window
-        return Stream(self.engine, self.preprocessing, self.labels, frames, stride)
+        return Stream(self.engine, self._prepare, self.labels, frames, stride)
+
+    def _prepare(self, frames: np.ndarray) -> torch.Tensor:
+        """Frames uint8 (n, H, W, 3) -> the network's input of all of them, (n, C, S, S)."""
+        return clip_input(frames, dataclasses.replace(self.preprocessing, frames=len(frames)))
 
     @property
     def frame_rate(self) -> float | None:
         """Frames a second that a window should have to look like a training clip; None where their length is unknown.
 
-        The frames of a clip over the median duration of the training clips.
+        The rate that the model was trained at, or the frames of a clip over the median duration of the training clips.
         """
+        if self.preprocessing.rate is not None:
+            return self.preprocessing.rate
         seconds = self.clip_statistics.get("median_seconds")
         return self.preprocessing.frames / seconds if seconds else None
 
@@ -113,10 +120,13 @@ class Recognizer:
     def _recognise(self, names: list[str], clips: list[torch.Tensor]) -> list[Prediction]:
         if not clips:
             return []
+        counts = [len(clip) for clip in clips]
         with torch.inference_mode():
-            logits = self.model(torch.stack(clips).to(self.device))  # (n, T, 3, S, S) -> (n, K)
-            scores = logits.float().softmax(dim=1).double().cpu().numpy()
-        return [Prediction(name, self.labels, row) for name, row in zip(names, scores, strict=True)]
+            logits = self.model(torch.cat(clips).to(self.device))  # (windows of all clips, T, C, S, S) -> (.., K)
+            scores = logits.float().softmax(dim=1).double().cpu().split(counts)
+        return [
+            Prediction(name, self.labels, rows.mean(dim=0).numpy()) for name, rows in zip(names, scores, strict=True)
+        ]
 
 
 def example_recognizer() -> Recognizer:
@@ -154,7 +164,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 def _try_load(source: str | os.PathLike[str], preprocessing: Preprocessing) -> torch.Tensor | VideoError:
     try:
-        return load_clip(source, preprocessing)
+        return load_windows(source, preprocessing)
     except VideoError as error:
         return error
 

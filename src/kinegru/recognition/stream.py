@@ -30,7 +30,7 @@ from kinegru.recognition.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 
-Prepare = Callable[[np.ndarray], Tensor]  # frames uint8 (n, H, W, 3) -> (n, C, S, S) float32
+Prepare = Callable[[np.ndarray], Tensor]  # frames uint8 (n, H, W, 3) -> (n, C, S, S) float32, all n of them
 
 
 class Stream:

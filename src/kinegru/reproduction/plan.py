@@ -172,7 +172,7 @@ def _plan_row(row: Row, protocol: Protocol) -> Planned:
 
 
 def plan_jobs(rows: Sequence[Planned], seeds: Sequence[int], protocol: Protocol, catalog: Catalog) -> list[Job]:
-    """Every row with every seed, rows in order."""
+    """Every row with every seed; all rows with the first seed come first, so that there is a whole table early."""
     digest = data_digest(catalog)
     folds = {seed: tuple(make_splits(catalog, protocol.split, seed)) for seed in seeds}
     return [
@@ -180,7 +180,7 @@ def plan_jobs(rows: Sequence[Planned], seeds: Sequence[int], protocol: Protocol,
             planned, seed, protocol.out / "runs" / planned.slug / f"seed-{seed}", folds[seed],
             job_identity(planned.with_seed(seed), protocol, digest),
         )
-        for planned in rows if planned.error is None for seed in seeds
+        for seed in seeds for planned in rows if planned.error is None
     ]  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def choices_table(model: str, baseline: Mapping[str, Any]) -> Table:
 
     >>> table = choices_table(FULL, {name: values[0] for name, values in CHOICES.items()})
     >>> len(table.rows), table.rows[0].key, table.rows[-1].options
-    (15, 'baseline', {'attention_global': 'separate'})
+    (13, 'baseline', {'attention_global': 'separate'})
     """
     rows = [Row("baseline", "The paper's model as the protocol has it", model)]
     for option, values in CHOICES.items():

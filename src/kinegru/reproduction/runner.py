@@ -23,16 +23,24 @@ from kinegru.verbs.run import RunResult, finished_run
 from kinegru.verbs.train import train
 
 SecondsLeft = Callable[[], dict[Path, float]]  # a job's folder -> seconds that its unfinished folds will take
+Failed = dict[Path, str]  # a job's folder -> why it failed
 
 
 def run_jobs(
-    jobs: Sequence[Job], protocol: Protocol, catalog: Catalog, track: Track, left: SecondsLeft, keep_models: bool
-) -> dict[Path, str]:
+    jobs: Sequence[Job],
+    protocol: Protocol,
+    catalog: Catalog,
+    track: Track,
+    left: SecondsLeft,
+    after_job: Callable[[Failed], object],
+    keep_models: bool = False,
+) -> Failed:
     """Run what is not finished; gives the folders of the jobs that failed, each with the reason.
 
+    `after_job` is called with those so far whenever a job was run, so that a table can be looked at while it grows.
     Raises `Interrupted` after Ctrl-C or SIGTERM: the same call goes on from there.
     """
-    failed: dict[Path, str] = {}
+    failed: Failed = {}
     total = sum(len(job.folds) for job in jobs)
     passed = 0
     for number, job in enumerate(jobs, start=1):
@@ -62,6 +70,7 @@ def run_jobs(
         else:
             (job.folder / "failure.txt").unlink(missing_ok=True)
         passed += len(job.folds)
+        after_job(failed)
     track(total, total, left=0.0)
     return failed
 
@@ -104,7 +113,7 @@ def _finished(folder: Path) -> RunResult:
     return result
 
 
-def _sum_left(by_job: dict[Path, float], jobs: Sequence[Job], failed: dict[Path, str]) -> float:
+def _sum_left(by_job: dict[Path, float], jobs: Sequence[Job], failed: Failed) -> float:
     return sum(by_job.get(job.folder, 0.0) for job in jobs if job.folder not in failed)
 
 

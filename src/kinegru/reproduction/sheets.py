@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from kinegru.console import duration
+from kinegru.reproduction.plan import settings_words
 from kinegru.reproduction.results import (
     NOT_QUOTED,
     PairResult,
@@ -17,6 +20,7 @@ from kinegru.reproduction.results import (
     in_reported,
     in_spread,
 )
+from kinegru.training.settings import TrainSettings
 
 ROW_COLUMNS = (
     "row", "name", "control", "paper_ucf101", "paper_hmdb51", "seeds", "right", "clips", "top1", "top1_spread",
@@ -133,6 +137,8 @@ def gmac(row: RowResult) -> str:
 def protocol_words(result: TableResult) -> list[str]:
     """Under which protocol the figures hold, in sentences."""
     s = result.protocol.settings
+    usual = TrainSettings()
+    shared = dataclasses.replace(s, model=usual.model, backbone_weights=usual.backbone_weights)
     size = f"{s.size} pixels" if s.size else "the backbone's own size"
     seeds = ", ".join(map(str, result.seeds))
     many = f"seeds {seeds}" if len(result.seeds) > 1 else f"seed {seeds}"
@@ -140,7 +146,8 @@ def protocol_words(result: TableResult) -> list[str]:
         f"{result.clips} clips of {result.data}, split `{result.protocol.split}`, {many}. The seed also deals the "
         "splits that are drawn (folds, group, random) and the validation part.",
         f"{s.frames} frames at {size}, profile {s.profile} unless a row says otherwise, {s.epochs} epochs, batch "
-        f"{s.batch}, rate {s.learning_rate:g} ({s.schedule}), {s.views} views.",
+        f"{s.batch}, rate {s.learning_rate:g} ({s.schedule}), {s.views} views. In options: "
+        f"`{shlex.join(settings_words(shared)) or 'none'}`.",
     ]
     siblings = {row.siblings for row in result.rows if row.score}
     if siblings == {0}:

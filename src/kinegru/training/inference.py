@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from kinegru.data.dataset import ClipDataset, load_batches
+from kinegru.data.dataset import ClipDataset, load_batches, plain_views
 from kinegru.data.feature_cache import CachedDataset
 
 
@@ -43,26 +43,32 @@ def score_clips(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Softmax of `model`'s logits for view 0 of every clip. `model` is used as it is: put it in eval mode before."""
-    mine = list(range(len(dataset)))[accelerator.process_index :: accelerator.num_processes]
+    """Softmax of `model`'s logits for every clip, the mean over its plain views. `model` is used as it is: put it in
+    eval mode before.
+    """
+    views = plain_views(dataset.preprocessing)
+    mine = [(i, view) for i in range(len(dataset))[accelerator.process_index :: accelerator.num_processes]
+            for view in views]  # fmt: skip
     batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-    rows: list[tuple[int, int, np.ndarray]] = []
-    errors: list[tuple[int, str]] = []
+    found: dict[int, tuple[int, list[np.ndarray]]] = {}
+    errors: dict[int, str] = {}
     with torch.inference_mode(), accelerator.autocast():
-        for decoded in load_batches(dataset, batches, workers):
-            errors += decoded.errors.items()
+        for number, decoded in enumerate(load_batches(dataset, batches, workers), start=1):
+            errors |= decoded.errors
             if decoded.inputs is not None:
                 logits = model(decoded.inputs.to(accelerator.device))  # (n, K)
                 probabilities = logits.double().softmax(dim=1).cpu().numpy()
-                rows += zip(decoded.indices, decoded.targets.tolist(), probabilities, strict=True)
+                for index, target, one in zip(decoded.indices, decoded.targets.tolist(), probabilities, strict=True):
+                    found.setdefault(index, (target, []))[1].append(one)
             if progress is not None:
-                progress(len(rows) + len(errors), len(mine))
-    rows = sorted(gather_object(rows), key=lambda row: row[0])
+                progress(min(number * batch, len(mine)) // len(views), len(mine) // len(views))
+    means = [(i, target, np.mean(each, axis=0)) for i, (target, each) in found.items() if i not in errors]
+    rows = sorted(gather_object(means), key=lambda row: row[0])
     return Scores(
         indices=np.array([index for index, _, _ in rows], dtype=np.int64),
         targets=np.array([target for _, target, _ in rows], dtype=np.int64),
         probabilities=np.array([p for _, _, p in rows], dtype=np.float64),
-        errors=dict(gather_object(errors)),
+        errors=dict(gather_object(list(errors.items()))),
     )
 
 

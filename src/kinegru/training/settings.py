@@ -31,6 +31,10 @@ class TrainSettings:
 
     frames: int = 40
     """Frames sampled from a clip."""
+    rate: float | None = None
+    """Frames a second, of a part of the clip: speed shows. By default the frames are spread over all of it."""
+    windows: int = 1
+    """Parts of a clip, evenly spaced, that a test or prediction averages over; needs a rate."""
     size: int | None = None
     """Side of the square image in pixels; by default the backbone's own."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
@@ -127,6 +131,10 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
+        if self.rate is not None and self.rate <= 0:
+            raise UsageError(f"--rate must be above 0, not {self.rate}")
+        if self.windows < 1 or (self.windows > 1 and self.rate is None):
+            raise UsageError(f"--windows {self.windows}: give 1, or more together with --rate")
         if "backbone_weights" in self.options:
             raise UsageError("--options.backbone_weights: give --backbone-weights")
 
@@ -137,7 +145,7 @@ class TrainSettings:
 
     def preprocessing(self, defaults: dict[str, Any]) -> Preprocessing:
         """The preprocessing of this run: the backbone's `defaults` with this run's frames, size and fit."""
-        chosen = {**defaults, "frames": self.frames, "fit": self.fit}
+        chosen = {**defaults, "frames": self.frames, "fit": self.fit, "rate": self.rate, "windows": self.windows}
         if self.size is not None:
             chosen["size"] = self.size
         return Preprocessing.from_dict(chosen)

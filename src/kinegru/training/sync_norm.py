@@ -13,6 +13,7 @@ import torch.distributed as dist
 import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before timm)
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kinegru.models.fusion import BatchNorm
 
@@ -40,6 +41,13 @@ class ProcessWideBatchNorm2d(nn.BatchNorm2d):
         return normalise(self, x)
 
 
+class ProcessWideBatchNorm3d(nn.BatchNorm3d):
+    """The same for 3-D networks. Input (N, C, T, h, w)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return normalise(self, x)
+
+
 class ProcessWideBatchNormAct2d(BatchNormAct2d):
     """The same for timm's batch norm with an activation behind it."""
 
@@ -47,16 +55,18 @@ class ProcessWideBatchNormAct2d(BatchNormAct2d):
         return self.act(self.drop(normalise(self, x)))
 
 
-def normalise(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """Batch norm of `x` (N, C, h, w), with the statistics of all processes while training."""
+def normalise(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: torch.Tensor) -> torch.Tensor:
+    """Batch norm of `x` (N, C, ...), with the statistics of all processes while training."""
     if not norm.training or not dist.is_initialized() or dist.get_world_size() == 1:
-        return nn.BatchNorm2d.forward(norm, x)
+        return _BatchNorm.forward(norm, x)
+    others = [0, *range(2, x.dim())]  # all but the channels
+    along = (-1,) + (1,) * (x.dim() - 2)  # a value a channel, over places
     count = x.new_full((1,), x.numel() / x.shape[1])
-    first = SumOverProcesses.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))  # (C + 1,)
+    first = SumOverProcesses.apply(torch.cat([x.sum(dim=others), count]))  # (C + 1,)
     total = first[-1].detach().clamp_min(1)  # no process may have a clip that can be read
     mean = first[:-1] / total
-    centred = x - mean[:, None, None]
-    variance = SumOverProcesses.apply(centred.square().sum(dim=(0, 2, 3))) / total
+    centred = x - mean.view(along)
+    variance = SumOverProcesses.apply(centred.square().sum(dim=others)) / total
     if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
         with torch.no_grad():
             momentum = (norm.momentum or 0.0) * (first[-1] > 0)
@@ -67,12 +77,13 @@ def normalise(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    y = centred * scale[:, None, None]
-    return y if norm.bias is None else y + norm.bias[:, None, None]
+    y = centred * scale.view(along)
+    return y if norm.bias is None else y + norm.bias.view(along)
 
 
 PROCESS_WIDE: dict[type, type] = {
     nn.BatchNorm2d: ProcessWideBatchNorm2d,
+    nn.BatchNorm3d: ProcessWideBatchNorm3d,
     BatchNorm: ProcessWideBatchNorm2d,
     BatchNormAct2d: ProcessWideBatchNormAct2d,
 }

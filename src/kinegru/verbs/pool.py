@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kinegru.console import say
 from kinegru.data.catalog import Catalog
 from kinegru.evaluation.context import RunContext
 from kinegru.evaluation.metrics import Metrics, compute_metrics, wilson_interval
@@ -43,7 +42,6 @@ def pool_runs(
     if split == "official":
         metrics["mean_over_splits"] = mean_over_splits(results)
         notes += mean_in_words(metrics["mean_over_splits"])
-        say(notes[-1])
         notes.append(
             f"The count at the head pools all {measured.clips:,} tests: it weighs a split by its clips, so it is not "
             "that mean."
@@ -72,7 +70,7 @@ def pool_runs(
         bad_clips=bad_clips,
     )
     predictions.write(run / "predictions.csv")
-    write_run_report(run, predictions, context, catalog, None)
+    write_run_report(run, predictions, context, catalog, None, measured)
     result = RunResult(run, split, context.siblings, metrics, bad_clips)
     finish(result, context)
     return result

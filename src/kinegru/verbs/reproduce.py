@@ -25,7 +25,7 @@ from kinegru.reproduction.plan import (
 )
 from kinegru.reproduction.results import TableResult, gather
 from kinegru.reproduction.rows import CHOICES, TABLES, Table, choices_table, chosen_rows, figures_table
-from kinegru.reproduction.runner import run_jobs
+from kinegru.reproduction.runner import Failed, run_jobs
 from kinegru.training.processes import make_accelerator
 from kinegru.training.settings import TrainSettings
 
@@ -136,22 +136,30 @@ def reproduce(
     def left() -> Estimate:
         return estimate(jobs, book, machine, catalog, keep_models)
 
-    failed: dict[Path, str] = {}
+    not_run = [plan_row(row, protocol) for row in table.rows if row.on_request and row not in asked and not rows]
+
+    def result_now(failed: Failed) -> TableResult:
+        found, pairs = gather(table, planned, jobs, protocol, failed, book, seeds)
+        return TableResult(
+            table, protocol, tuple(seeds), found, pairs, tuple(not_run), str(catalog.describe()["name"]), catalog.kind,
+            len(catalog.clips), time.strftime("%Y-%m-%d"),
+        )  # fmt: skip
+
+    def write(failed: Failed) -> tuple[Path, ...]:
+        return write_table(result_now(failed), jobs, folder / table.key)
+
+    failed: Failed = {}
+    files: tuple[Path, ...] = ()
     before = left()
     if not dry_run:
         say(f"{table.title}: {_to_do(jobs)}, about {duration(before.seconds)} ({_basis(before)})")
         with progress_bar(table.key) as track:
-            failed = run_jobs(jobs, protocol, catalog, track, lambda: left().by_job, keep_models)
-    found, pairs = gather(table, planned, jobs, protocol, failed, book, seeds)
-    result = TableResult(
-        table, protocol, tuple(seeds), found, pairs,
-        tuple(plan_row(row, protocol) for row in table.rows if row not in asked and row.on_request and not rows),
-        str(catalog.describe()["name"]), catalog.kind, len(catalog.clips), time.strftime("%Y-%m-%d"),
-    )  # fmt: skip
-    reasons = {f"{row.name}, seed {seed}": reason for row in found for seed, reason in row.failures.items()}
+            failed = run_jobs(jobs, protocol, catalog, track, lambda: left().by_job, write, keep_models)
+        files = write(failed)
+    result = result_now(failed)
+    reasons = {f"{row.name}, seed {seed}": reason for row in result.rows for seed, reason in row.failures.items()}
     if dry_run:
         return Reproduced(folder / table.key, (), result, tuple(jobs), before, machine(), reasons)
-    files = write_table(result, jobs, folder / table.key)
     return Reproduced(folder / table.key, files, result, tuple(jobs), None, None, reasons)
 
 

@@ -19,8 +19,9 @@ from accelerate import Accelerator
 
 from kinegru.console import duration, progress_bar, say
 from kinegru.data.catalog import Catalog, Clip
-from kinegru.data.dataset import ClipDataset
+from kinegru.data.dataset import ClipDataset, plain_views
 from kinegru.data.feature_cache import CachedDataset
+from kinegru.data.flow_cache import FlowCache
 from kinegru.data.splits import Split, count_siblings, hold_out
 from kinegru.data.statistics import clip_statistics
 from kinegru.errors import DataError
@@ -38,6 +39,7 @@ from kinegru.training.settings import TrainSettings
 from kinegru.verbs.provenance import portable, provenance, versions
 from kinegru.verbs.reporting import write_run_report
 from kinegru.video.container import shown
+from kinegru.video.flow import FlowReader, read_flow
 
 SHOWN_APART = ("model", "options", "backbone_weights", "profile", "frames", "size", "fit", "epochs", "seed", "device")
 
@@ -91,8 +93,12 @@ def train_split(
     )
     model.set_profile(settings.profile)
     preprocessing = settings.preprocessing(model.preprocessing_defaults)
+    augmentation = settings.augmentation()
+    flow_of: FlowReader = read_flow
+    if settings.cache != "off":
+        flow_of = FlowCache(_cache_folder(settings) / "flow")
     parts = {
-        name: ClipDataset(clips, catalog.labels, preprocessing, settings.augmentation() if name == "train" else None)
+        name: ClipDataset(clips, catalog.labels, preprocessing, augmentation if name == "train" else None, flow_of)
         for name, clips in (("train", train_clips), ("validation", validation_clips), ("test", split.test))
     }
     with _resumable():
@@ -168,11 +174,12 @@ def _cached(
     fixed_views = settings.views > 0 or not settings.augment
     if settings.cache == "off" or model.cache_stage is None or not fixed_views:
         return dict(parts), {}
-    folder = default_cache_folder() if settings.cache == "auto" else Path(settings.cache)
+    folder = _cache_folder(settings)
     cached: dict[str, CachedDataset] = {}
     bad: dict[str, str] = {}
     for name, dataset in parts.items():
-        views = list(range(1, settings.views + 1)) if name == "train" and settings.augment else [0]
+        augmented = name == "train" and settings.augment
+        views = list(range(1, settings.views + 1)) if augmented else plain_views(dataset.preprocessing)
         with progress_bar(f"features, {name}", quiet=not accelerator.is_main_process) as track:
             cached[name], errors = fill_cache(
                 model, dataset, views, folder, accelerator, precision=settings.cache_precision,
@@ -182,6 +189,10 @@ def _cached(
         require_few_bad(unreadable, len(dataset), settings.max_bad_clips)
         bad |= unreadable
     return dict(cached), bad
+
+
+def _cache_folder(settings: TrainSettings) -> Path:
+    return default_cache_folder() if settings.cache == "auto" else Path(settings.cache)
 
 
 @contextlib.contextmanager

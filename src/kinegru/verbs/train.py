@@ -19,7 +19,7 @@ from kinegru.errors import UsageError
 from kinegru.files import atomic_write
 from kinegru.training.processes import make_accelerator, on_main_process
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.pool import pool_runs
+from kinegru.verbs.pool import mean_in_words, pool_runs
 from kinegru.verbs.run import RunResult, finished_run, siblings_in_words, train_split
 
 FREE_TO_CHANGE = {  # do not change what is learnt
@@ -103,6 +103,8 @@ def show(result: TrainResult) -> None:
     """Print the outcome for people."""
     m = result.metrics
     low, high = m["wilson"]["low"], m["wilson"]["high"]
+    if "mean_over_splits" in m:
+        print(*mean_in_words(m["mean_over_splits"]), "Pooled:", sep="\n")
     print(f"top-1 {m['top1']:.1%} ({m['right']} of {m['clips']} test clips, 95 % interval {low:.1%} to {high:.1%})")
     print(siblings_in_words(result.siblings))
     print(f"report: {result.run / 'report.html'}")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kinegru.errors import VideoError
 from kinegru.video.container import Decoder, shown
-from kinegru.video.sampling import Jitter, uniform_indices
+from kinegru.video.sampling import Sampling
 from kinegru.video.selective import PACKET_BYTES, Plan
 
 Frame = NDArray[np.uint8]
@@ -111,16 +111,15 @@ def iter_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
 
 def read_clip(
     path: str | os.PathLike[str],
-    num_frames: int,
-    jitter: Jitter | None = None,
+    sampling: Sampling | int,
     each: Callable[[Frame], Any] | None = None,
 ) -> tuple[Any, VideoInfo]:
-    """`num_frames` frames that stand for the clip: (uint8 (T, H, W, 3) RGB, what is known of the file).
+    """The frames that stand for the clip: (uint8 (T, H, W, 3) RGB, what is known of the file).
 
-    The middle frame of each of T equal segments, or those of `jitter` (kinegru.video.sampling), among the frames that
-    decode. The file is decoded once, or a second time where the container gave a wrong count. With
+    `sampling` chooses them among the frames that decode (kinegru.video.sampling); a number T means the middle frame of
+    each of T equal segments. The file is decoded once, or a second time where the container gave a wrong count. With
     `each`, the first result is a list of T values `each(frame)`; it is called once a distinct frame, in display order
-    (and again from the start after a wrong count). Raises VideoError, and ValueError if num_frames < 1.
+    (and again from the start after a wrong count). Raises VideoError, and ValueError if frames < 1.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> frames, info = read_clip(example_clip(), 8)
@@ -128,12 +127,18 @@ def read_clip(
     ((8, 72, 96, 3), None)
     """
 
+    chosen = Sampling(sampling) if isinstance(sampling, int) else sampling
+    if chosen.frames < 1:
+        raise ValueError(f"{chosen.frames} frames cannot be read: at least 1")
+    rate = 0.0
+
     def choose(length: int) -> NDArray[np.int64]:
-        return uniform_indices(length, num_frames) if jitter is None else jitter.indices(length)
+        return chosen.indices(length, rate)
 
     length, threads, quick = 0, None, True
     while True:
         with Decoder(path, threads) as decoder:
+            rate = float(decoder.stream.average_rate or 0)
             convert = decoder.rgb if each is None else _then(decoder, each)
             plan = Plan.of(decoder) if quick else None
             if plan is not None:

@@ -26,7 +26,7 @@ from kinegru.errors import UsageError
 from kinegru.video.flow import Fields, FlowReader, Numbers, flow_of_frames, read_flow, windows
 from kinegru.video.motion import CHANNELS, motion_images, normalise_flow, normalise_saliency
 from kinegru.video.reader import Frame, VideoInfo, read_clip
-from kinegru.video.sampling import draw_jitter, uniform_indices
+from kinegru.video.sampling import Jitter, Sampling, draw_jitter, uniform_indices
 
 GREY = 127  # letterbox colour, next to zero after normalisation with mean 0.5
 GROUP_BYTES = 24 * 2**20  # of full-size frames, resized together
@@ -57,6 +57,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB, of values in 0 .. 1
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, in this order
+    rate: float | None = None  # frames a second, of a part of the clip; None: the frames are spread over all of it
+    windows: int = 1  # parts of a clip that a prediction is the mean of
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -66,6 +68,9 @@ class Preprocessing:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         _require(self.frames >= 1, f"frames must be at least 1, not {self.frames}")
+        _require(self.rate is None or self.rate > 0, f"rate must be above 0, not {self.rate}")
+        _require(self.windows >= 1, f"windows must be at least 1, not {self.windows}")
+        _require(self.windows == 1 or self.rate is not None, "windows are parts of a clip: give a rate as well")
         _require(self.size >= 1, f"size must be at least 1, not {self.size}")
         _require(self.fit in ("stretch", "crop", "pad"), f"fit must be stretch, crop or pad, not {self.fit!r}")
         known = ("bicubic", "bilinear")
@@ -74,15 +79,31 @@ class Preprocessing:
         _require(min(self.std) > 0, f"std must be above 0, not {self.std}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values that JSON can hold; `modalities` only where they are not RGB alone.
+        """The settings as plain values that JSON can hold; those that came later only where they are not the default.
 
         >>> Preprocessing(size=96).to_dict()["size"]
         96
         """
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        if self.modalities == ("rgb",):  # what there was before there were others: older files and caches stay valid
-            del settings["modalities"]
+        for name in ("modalities", "rate", "windows"):  # older files and caches stay valid
+            if getattr(self, name) == getattr(type(self), name):
+                del settings[name]
         return settings
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Of the windows: 0 at the clip's beginning, 1 at its end; evenly spaced, those next to the middle first.
+
+        >>> Preprocessing(rate=12.5, windows=3).places
+        (0.5, 0.0, 1.0)
+        """
+        if self.windows == 1:
+            return (0.5,)
+        return tuple(sorted(np.linspace(0, 1, self.windows).tolist(), key=lambda place: abs(place - 0.5)))
+
+    def sampling(self, window: int = 0, jitter: Jitter | None = None) -> Sampling:
+        """Which frames of a clip are taken."""
+        return Sampling(self.frames, self.rate, self.places[window], jitter)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -271,18 +292,30 @@ def load_clip(
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
     flow_of: FlowReader = read_flow,
+    window: int = 0,
 ) -> torch.Tensor:
     """A clip file as network input: float32 (T, C, size, size), T = preprocessing.frames. The one path there is.
 
     With `augmentation` and `rng` a training view: frames at random places of their segments, crop, flip and colours
-    drawn once. Otherwise frames in the middle of their segments and nothing random. C = preprocessing.channels is 3 for
+    drawn once. Otherwise frames in the middle of their segments and nothing random; `window` is which of
+    `preprocessing.places`. C = preprocessing.channels is 3 for
     RGB; where flow is asked for, `flow_of` gives it. Raises VideoError, and UsageError for flow without OpenCV.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> load_clip(example_clip(), Preprocessing(frames=8, size=64)).shape
     torch.Size([8, 3, 64, 64])
     """
-    return load_clip_with_info(path, preprocessing, augmentation, rng, flow_of)[0]
+    return load_clip_with_info(path, preprocessing, augmentation, rng, flow_of, window)[0]
+
+
+def load_windows(path: str | os.PathLike[str], preprocessing: Preprocessing) -> torch.Tensor:
+    """All windows that a prediction is the mean of: float32 (windows, T, C, size, size). Raises as `load_clip` does.
+
+    >>> from kinegru.video.synthetic import example_clip
+    >>> load_windows(example_clip(), Preprocessing(frames=4, size=64, rate=12.5, windows=3)).shape
+    torch.Size([3, 4, 3, 64, 64])
+    """
+    return torch.stack([load_clip(path, preprocessing, window=number) for number in range(preprocessing.windows)])
 
 
 def load_clip_with_info(
@@ -291,6 +324,7 @@ def load_clip_with_info(
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
     flow_of: FlowReader = read_flow,
+    window: int = 0,
 ) -> tuple[torch.Tensor, VideoInfo]:
     """As `load_clip`, and what is known of the file: its length, rate, and whether it is damaged.
 
@@ -298,7 +332,7 @@ def load_clip_with_info(
     >>> load_clip_with_info(example_clip(), Preprocessing(frames=8, size=64))[1].fps
     25.0
     """
-    images, info = load_images(path, preprocessing, augmentation, rng, flow_of)
+    images, info = load_images(path, preprocessing, augmentation, rng, flow_of, window)
     return preprocessing.normalise(images), info
 
 
@@ -308,6 +342,7 @@ def load_images(
     augmentation: Augmentation | None = None,
     rng: np.random.Generator | None = None,
     flow_of: FlowReader = read_flow,
+    window: int = 0,
 ) -> tuple[torch.Tensor, VideoInfo]:
     """A clip before the normalisation: uint8 (T, size, size, C), a quarter of the memory.
 
@@ -321,12 +356,13 @@ def load_images(
     if augmentation is not None and rng is not None:
         jitter = draw_jitter(preprocessing.frames, rng, augmentation.time_crop, augmentation.even_steps)
     rgb = "rgb" in preprocessing.modalities
-    places, info = read_clip(path, preprocessing.frames, jitter, each=groups.add if rgb else lambda frame: 0)
+    sampling = preprocessing.sampling(window, jitter)
+    places, info = read_clip(path, sampling, each=groups.add if rgb else lambda frame: 0)
     images = {"rgb": groups.clip(places)} if rgb else {}
     if rgb and draw is not None:
         images["rgb"] = draw.recolour(images["rgb"])
     if preprocessing.needs_flow:
-        indices = uniform_indices(info.frames, preprocessing.frames) if jitter is None else jitter.indices(info.frames)
+        indices = sampling.indices(info.frames, info.fps)
         images |= _motion(lambda numbers: flow_of(path, numbers), indices, info.frames, preprocessing, draw)
     return _joined(images, preprocessing), info
 
