@@ -134,3 +134,20 @@ def test_wrong_use_is_one_line_and_status_2(more, reason, words, capsys):
     assert main([*words, *more]) == 2
     printed = capsys.readouterr()
     assert reason in printed.err and len(printed.err.strip().splitlines()) == 1 and not printed.out
+
+
+def test_the_leak_is_the_difference_of_two_splits_and_siblings_are_counted(bars, words, tmp_path, capsys):
+    kept = words[words.index("--config") : words.index("--split")]
+    command = ["reproduce", "leak", str(bars), *kept, "--seeds", "0", "1", "--out", str(tmp_path / "out")]
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    by_group, by_clip = printed["rows"]
+    assert "--split group" in by_group["command"] and "--split random" in by_clip["command"]
+    siblings = {
+        slug: json.loads((tmp_path / "out" / "runs" / slug / "seed-0" / "metrics.json").read_text())["siblings"]
+        for slug in (path.name for path in (tmp_path / "out" / "runs").iterdir())
+    }
+    assert sorted(bool(count) for count in siblings.values()) == [False, True]
+    points = 100 * (by_clip["score"]["top1"] - by_group["score"]["top1"])
+    page = (tmp_path / "out" / "leak" / "leak.md").read_text(encoding="utf-8")
+    assert f"gives {points:+.1f} points over whole groups" in page

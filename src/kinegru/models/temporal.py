@@ -112,7 +112,7 @@ class ConvGRU(nn.Module):
 class State(NamedTuple):
     """What a temporal model knows of the frames so far."""
 
-    count: int  # frames
+    frames: int  # how many
     kept: Tensor  # the read-out over them; a sum where that is a mean
     last: tuple[Tensor, ...] = ()  # the recurrence's state
     previous: Tensor | None = None  # the last frame's part that the next frame's difference needs
@@ -192,12 +192,12 @@ class MapRecurrence(nn.Module):
             before = moved[:, :1] if state is None or state.previous is None else state.previous[:, None]
             parts, previous = own + moved - torch.cat([before, moved[:, :-1]], dim=1), moved[:, -1]
         states, last = self.convgru.advance(parts, None if state is None else state.last[0])  # (N, T, hidden, h, w)
-        count = parts.shape[1] + (0 if state is None else state.count)
+        count = parts.shape[1] + (0 if state is None else state.frames)
         return State(count, _keep(states, self.readout, state), (last,), previous)
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, h, w)."""
-        return state.kept / state.count if self.readout == "mean" else state.kept
+        return state.kept / state.frames if self.readout == "mean" else state.kept
 
 
 class VectorRecurrence(nn.Module):
@@ -239,14 +239,14 @@ class VectorRecurrence(nn.Module):
         if last is not None:
             last = last if isinstance(self.rnn, nn.LSTM) else last[0]  # type: ignore[assignment]
         states, last = self.rnn(x, last)  # (N, T, hidden)
-        count = parts.shape[1] + (0 if state is None else state.count)
+        count = parts.shape[1] + (0 if state is None else state.frames)
         return State(
             count, _keep(states, self.readout, state), last if isinstance(last, tuple) else (last,), parts[:, -1]
         )  # fmt: skip
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, 1, 1)."""
-        return (state.kept / state.count if self.readout == "mean" else state.kept)[..., None, None]
+        return (state.kept / state.frames if self.readout == "mean" else state.kept)[..., None, None]
 
 
 class FrameMean(nn.Module):
@@ -272,11 +272,11 @@ class FrameMean(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """Maps of the next frames (N, T, C, h, w) and the state before -> the state after."""
-        return State(parts.shape[1] + (0 if state is None else state.count), _keep(parts, "mean", state))
+        return State(parts.shape[1] + (0 if state is None else state.frames), _keep(parts, "mean", state))
 
     def read(self, state: State) -> Tensor:
         """The state -> the mean (N, C, h, w)."""
-        return state.kept / state.count
+        return state.kept / state.frames
 
 
 def _check(what: str, value: str, known: tuple[str, ...]) -> None:

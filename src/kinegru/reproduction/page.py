@@ -36,7 +36,7 @@ class PageFigure:
 def page(result: TableResult, figures: Sequence[PageFigure] = ()) -> str:
     """The HTML text."""
     of_paper = result.table.key.startswith("table")
-    claim = f"The paper's claim: {result.table.claim}" if of_paper else result.table.claim
+    claim = f"The paper's claim: {result.table.claim}" if of_paper else result.table.claim or result.leak_in_points()
     machines = sorted({row.machine for row in result.rows if row.machine})
     return render(
         "table.html.jinja",
@@ -45,7 +45,7 @@ def page(result: TableResult, figures: Sequence[PageFigure] = ()) -> str:
         data=result.data,
         subtitle=[
             f"{result.clips} clips of {result.data}",
-            f"split {result.protocol.split}",
+            f"split {result.split}",
             _seeds(result),
             result.date,
         ],

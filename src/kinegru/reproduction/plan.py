@@ -49,6 +49,10 @@ class Protocol:
     weights: Mapping[str, str] = field(default_factory=dict)  # backbone -> file, imagenet or none
     scratch: Scratch = "trained"  # a backbone without weights: trained whole, or frozen as it is drawn
 
+    def of(self, row: Row) -> Protocol:
+        """The protocol as it holds for a row, which may have a split of its own."""
+        return dataclasses.replace(self, split=row.split) if row.split else self
+
     def command(self, settings: TrainSettings, out: str) -> str:
         """The `kinegru train` command that trains and tests with these settings."""
         words = ["kinegru", "train", self.data, "--split", self.split]
@@ -166,7 +170,11 @@ def _plan_row(row: Row, protocol: Protocol) -> Planned:
         notes.append(f"Here on {backbone} in place of {usual}.")
     notes += _excitation_notes(row, chosen, settings)
     changed = {name: value for name, value in chosen.items() if value != plain.get(name)}
-    parts = [row.model, *(f"{name}-{_word(value)}" for name, value in sorted(changed.items()))]
+    parts = [
+        row.model,
+        *([row.split] if row.split else []),
+        *(f"{name}-{_word(value)}" for name, value in sorted(changed.items())),
+    ]
     slug = re.sub(r"[^\w.+-]+", "-", "-".join(parts + ["scratch"] * bool(row.weights and not row.profile)))
     return Planned(row, slug, settings, tuple(notes), imagenet=scratch and bool(backbone))
 
@@ -174,11 +182,13 @@ def _plan_row(row: Row, protocol: Protocol) -> Planned:
 def plan_jobs(rows: Sequence[Planned], seeds: Sequence[int], protocol: Protocol, catalog: Catalog) -> list[Job]:
     """Every row with every seed; all rows with the first seed come first, so that there is a whole table early."""
     digest = data_digest(catalog)
-    folds = {seed: tuple(make_splits(catalog, protocol.split, seed)) for seed in seeds}
+    splits = {protocol.of(planned.row).split for planned in rows}
+    folds = {(split, seed): tuple(make_splits(catalog, split, seed)) for split in splits for seed in seeds}
     return [
         Job(
-            planned, seed, protocol.out / "runs" / planned.slug / f"seed-{seed}", folds[seed],
-            job_identity(planned.with_seed(seed), protocol, digest),
+            planned, seed, protocol.out / "runs" / planned.slug / f"seed-{seed}",
+            folds[protocol.of(planned.row).split, seed],
+            job_identity(planned.with_seed(seed), protocol.of(planned.row), digest),
         )
         for seed in seeds for planned in rows if planned.error is None
     ]  # fmt: skip

@@ -29,6 +29,7 @@ class Row:
     profile: Literal["full"] | None = None  # where the model allows only this one
     weights: str | None = None  # "none": from scratch, whatever weights are given
     on_request: bool = False  # run only if --rows names it
+    split: str | None = None  # instead of the protocol's
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,20 @@ def choices_table(model: str, baseline: Mapping[str, Any]) -> Table:
                 rows.append(Row(f"{option}_{word}", name, model, {option: value}, f"Instead of {baseline[option]}."))
     claim = "Each default of the model is compared with its other readings, one at a time."
     return Table("choices", "Choices the paper leaves open", claim, tuple(rows), "baseline", neighbours=False)
+
+
+def leak_table(model: str) -> Table:
+    """The model split by whole groups and by single clips: the difference is what siblings in training are worth.
+
+    >>> [row.split for row in leak_table(FULL).rows]
+    ['group', 'random']
+    """
+    rows = (
+        Row("by_group", "Whole groups (new sources)", model, {}, "3:1, no test clip has a sibling in training.",
+            split="group"),
+        Row("by_clip", "Single clips, at random", model, {}, "3:1, as the paper splits.", split="random"),
+    )  # fmt: skip
+    return Table("leak", "The leak: random clips against whole groups", "", rows, None, neighbours=False)
 
 
 def figures_table(model: str) -> Table:

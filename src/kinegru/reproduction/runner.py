@@ -103,8 +103,9 @@ def _pool(job: Job, protocol: Protocol, catalog: Catalog) -> None:
     """The folds' tests as one result in the job's folder; of a single fold that is there already."""
     if len(job.folds) > 1 and finished_run(job.folder) is None:
         results = [_finished(job.fold_folder(fold)) for fold in job.folds]
-        command = protocol.command(job.settings, f"runs/{job.planned.slug}-seed-{job.seed}")
-        pool_runs(catalog, results, job.settings, job.folder, protocol.split, command)
+        own = protocol.of(job.planned.row)
+        command = own.command(job.settings, f"runs/{job.planned.slug}-seed-{job.seed}")
+        pool_runs(catalog, results, job.settings, job.folder, own.split, command)
 
 
 def _finished(folder: Path) -> RunResult:

@@ -81,9 +81,9 @@ def markdown(result: TableResult, pictures: Sequence[tuple[str, str]] = ()) -> s
     `pictures` are files beside it, each with its caption.
     """
     lines = [f"# {result.table.title}, on {result.data}", ""]
-    lines += [
-        f"The paper's claim: {result.table.claim}" if result.table.key.startswith("table") else result.table.claim
-    ]
+    of_paper = result.table.key.startswith("table")
+    claim = f"The paper's claim: {result.table.claim}" if of_paper else result.table.claim or result.leak_in_points()
+    lines += [claim]
     lines += ["", *(f"* {sentence}" for sentence in protocol_words(result)), ""]
     header = [
         "row", "paper UCF101, %", "paper HMDB51, %", "right", "top-1", "95 % interval", "top-5",
@@ -143,7 +143,7 @@ def protocol_words(result: TableResult) -> list[str]:
     seeds = ", ".join(map(str, result.seeds))
     many = f"seeds {seeds}" if len(result.seeds) > 1 else f"seed {seeds}"
     sentences = [
-        f"{result.clips} clips of {result.data}, split `{result.protocol.split}`, {many}. The seed also deals the "
+        f"{result.clips} clips of {result.data}, split `{result.split}`, {many}. The seed also deals the "
         "splits that are drawn (folds, group, random) and the validation part.",
         f"{s.frames} frames at {size}, profile {s.profile} unless a row says otherwise, {s.epochs} epochs, batch "
         f"{s.batch}, rate {s.learning_rate:g} ({s.schedule}), {s.views} views. In options: "

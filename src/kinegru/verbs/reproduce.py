@@ -24,12 +24,12 @@ from kinegru.reproduction.plan import (
     plan_row,
 )
 from kinegru.reproduction.results import TableResult, gather
-from kinegru.reproduction.rows import CHOICES, TABLES, Table, choices_table, chosen_rows, figures_table
+from kinegru.reproduction.rows import CHOICES, TABLES, Table, choices_table, chosen_rows, figures_table, leak_table
 from kinegru.reproduction.runner import Failed, run_jobs
 from kinegru.training.processes import make_accelerator
 from kinegru.training.settings import TrainSettings
 
-What = Literal["table1", "table2", "table3", "table4", "figures", "choices"]
+What = Literal["table1", "table2", "table3", "table4", "figures", "choices", "leak"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def reproduce(
     never run again unless its settings, split or clips changed; after a stop the same command goes on.
 
     Args:
-        what: The table; `figures` are the paper's 9 to 11, `choices` switches the model's defaults one at a time.
+        what: The table; `figures` are the paper's 9 to 11; `choices` switches the model's defaults one at a time;
+            `leak` compares a split by clip with one by group.
         data: Folder of class folders, CSV with path,label[,group,split], UCF101 or HMDB51 root.
         seeds: Each row is run with each of them.
         split: As for `kinegru train`; without its number (folds:5, leave-one-group-out, official) all folds are run.
@@ -174,6 +175,8 @@ def show(result: Reproduced) -> None:
             print(f"{row.name}: {row.score.right_in_words()} ({row.score.top1:.1%}, 95 % {low:.1%} to {high:.1%})")
     for pair in result.table.pairs:
         print(f"  {pair.in_words()}")
+    if leak := result.table.leak_in_points():
+        print(f"  {leak}")
     for name, reason in result.failed.items():
         print(f"failed: {name}: {reason}")
     for file in result.files:
@@ -184,7 +187,7 @@ def _show_plan(result: Reproduced) -> None:
     left, seeds = result.left, result.table.seeds
     assert left is not None and result.machine is not None
     t = result.table
-    print(f"{t.table.title}: {t.clips} clips of {t.data}, split {t.protocol.split}, seeds {', '.join(map(str, seeds))}")
+    print(f"{t.table.title}: {t.clips} clips of {t.data}, split {t.split}, seeds {', '.join(map(str, seeds))}")
     for row in t.rows:
         mine = [job for job in result.jobs if job.planned is row.planned]
         cost = "" if row.cost is None else (
@@ -244,6 +247,8 @@ def _table(what: str, protocol: Protocol) -> Table:
     model = protocol.settings.model  # the paper's, unless the recipe names another
     if what == "figures":
         return figures_table(model)
+    if what == "leak":
+        return leak_table(model)
     options = model_options(model, **protocol.settings.options)
     baseline = {name: getattr(options, name) for name in CHOICES}
     if baseline["excitation_place"] == "auto":

@@ -48,7 +48,7 @@ class AttentionPooling(nn.Module):
             return State(parts.shape[1], pooled, (weight,))
         total = torch.logaddexp(state.last[0], weight)
         share = (weight - total).exp()[:, None]
-        return State(state.count + parts.shape[1], torch.lerp(state.kept, pooled, share), (total,))
+        return State(state.frames + parts.shape[1], torch.lerp(state.kept, pooled, share), (total,))
 
     def read(self, state: State) -> Tensor:
         """The state -> v (N, C, 1, 1)."""
