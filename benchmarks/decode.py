@@ -29,9 +29,10 @@ import torch
 
 from kinegru.files import atomic_write
 from kinegru.video.container import THREADS_VARIABLE, Decoder
+from kinegru.video.loading import load_images
 from kinegru.video.reader import probe
 from kinegru.video.sampling import uniform_indices
-from kinegru.video.transforms import Preprocessing, load_images
+from kinegru.video.transforms import Preprocessing
 
 OURS = "KineGRU"
 CUBIC, AREA = "OpenCV INTER_CUBIC", "OpenCV INTER_AREA"

@@ -42,8 +42,8 @@ from kinegru.models.recognizer import ActionRecognizer
 from kinegru.models.zoo import create_model
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs.provenance import versions
+from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import render_clip
-from kinegru.video.transforms import load_clip
 from kinegru.video.writer import write_video
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

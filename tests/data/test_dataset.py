@@ -10,7 +10,8 @@ import torch
 
 from kinegru.data.catalog import Clip
 from kinegru.data.dataset import ClipDataset, collate, load_batches, load_view
-from kinegru.video.transforms import Augmentation, Preprocessing, load_clip
+from kinegru.video.loading import load_clip
+from kinegru.video.transforms import Augmentation, Preprocessing
 from kinegru.video.writer import write_video
 
 PREPROCESSING = Preprocessing(frames=3, size=16)

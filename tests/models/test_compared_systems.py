@@ -12,8 +12,9 @@ from kinegru.models.compared.stc_resnet import STCResNet
 from kinegru.models.compared.streams import CHANNELS, StreamsEncoder
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.video import motion
+from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import example_clip
-from kinegru.video.transforms import Preprocessing, load_clip
+from kinegru.video.transforms import Preprocessing
 
 THREE_D = ("stc_resnet18", "stc_resnet101")
 

@@ -13,8 +13,8 @@ from tiny import build, fit_tiny
 from torch.nn import functional as F
 
 from kinegru.errors import UsageError
-from kinegru.training.loop import _parameter_groups
 from kinegru.training.mixup import mix_clips
+from kinegru.training.optimizer import make_optimizer
 from kinegru.training.settings import TrainSettings
 
 
@@ -45,11 +45,11 @@ def test_training_on_blends_is_the_same_twice_and_another_than_without(clips: Pa
 
 def test_encoder_rate_is_a_factor_of_the_encoders_parameters_only() -> None:
     model = build(tiny.settings(profile="full"))
-    slow, fast = _parameter_groups(model, 0.1)
+    slow, fast = make_optimizer(model, tiny.settings(encoder_rate=0.1)).param_groups
     assert (slow["factor"], fast["factor"]) == (0.1, 1.0)
     assert {id(p) for p in slow["params"]} == {id(p) for p in model.encoder.parameters()}
     assert len(slow["params"]) + len(fast["params"]) == len(list(model.parameters()))
-    assert len(_parameter_groups(model, 1.0)) == 1
+    assert len(make_optimizer(model, tiny.settings()).param_groups) == 1
 
 
 def test_encoder_rate_of_zero_leaves_the_encoder_as_it_was(clips: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from kinegru.errors import UsageError
 from kinegru.evaluation.predictions import Predictions
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.training.settings import TrainSettings
-from kinegru.video.transforms import load_clip
+from kinegru.video.loading import load_clip
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 

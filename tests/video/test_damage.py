@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numbered_video import encode, number_of, numbered_frame
 
 from kinegru.errors import VideoError
+from kinegru.video.loading import load_clip
 from kinegru.video.reader import frames_at, iter_frames, probe, read_clip
 from kinegru.video.sampling import uniform_indices
-from kinegru.video.transforms import Augmentation, Preprocessing, load_clip
+from kinegru.video.transforms import Augmentation, Preprocessing
 
 ENTRIES: dict[str, Callable[[Path], object]] = {
     "probe": probe,

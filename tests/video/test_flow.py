@@ -27,10 +27,11 @@ from kinegru.video.flow import (
     saliency,
     windows,
 )
+from kinegru.video.loading import clip_input, load_clip, load_images
 from kinegru.video.motion import mirrored
 from kinegru.video.reader import iter_frames
 from kinegru.video.synthetic import example_clip
-from kinegru.video.transforms import Augmentation, Preprocessing, clip_input, load_clip, load_images
+from kinegru.video.transforms import Augmentation, Preprocessing
 from kinegru.video.writer import write_video
 
 pytest.importorskip("cv2", reason="the extra `flow` is not installed")

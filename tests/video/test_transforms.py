@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinegru.errors import UsageError
-from kinegru.video import transforms
+from kinegru.video import loading
+from kinegru.video.loading import load_clip
 from kinegru.video.reader import read_clip
 from kinegru.video.sampling import Sampling, draw_jitter
 from kinegru.video.synthetic import example_clip
-from kinegru.video.transforms import Augmentation, Preprocessing, augment_clip, load_clip
+from kinegru.video.transforms import Augmentation, Preprocessing, augment_clip
 
 NOTHING = Augmentation(crop_scale=(1.0, 1.0), flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 FITS = ("stretch", "crop", "pad")
@@ -79,7 +80,7 @@ def test_load_clip_is_reading_then_preprocessing(fit: str) -> None:
 def test_groups_change_nothing(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames are resized in groups of some bytes; 50,000 are three frames of this clip."""
     expected = [load_clip(example_clip(), Preprocessing(frames=count, size=40)) for count in (7, 50)]
-    monkeypatch.setattr(transforms, "GROUP_BYTES", group)
+    monkeypatch.setattr(loading, "GROUP_BYTES", group)
     for count, clip in zip((7, 50), expected, strict=True):  # 50: more than there are, so that some repeat
         assert torch.equal(load_clip(example_clip(), Preprocessing(frames=count, size=40)), clip)
 

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from kinegru.data.catalog import Clip
 from kinegru.errors import VideoError
 from kinegru.video.flow import FlowReader, read_flow, require_opencv
-from kinegru.video.transforms import Augmentation, Preprocessing, load_clip
+from kinegru.video.loading import load_clip
+from kinegru.video.transforms import Augmentation, Preprocessing
 
 
 @dataclass(frozen=True)

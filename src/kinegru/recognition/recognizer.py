@@ -21,7 +21,8 @@ from kinegru.models.modelfile import LoadedModel, load_model, resolve
 from kinegru.recognition.engines import TorchEngine
 from kinegru.recognition.prediction import Prediction
 from kinegru.recognition.stream import Stream
-from kinegru.video.transforms import Preprocessing, clip_input, load_windows
+from kinegru.video.loading import clip_input, load_windows
+from kinegru.video.transforms import Preprocessing
 
 
 class Recognizer:

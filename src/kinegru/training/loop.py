@@ -36,6 +36,7 @@ from kinegru.training.history import Epoch, TensorBoard, write_history
 from kinegru.training.inference import FromStart, Scores, score_clips
 from kinegru.training.interrupts import Interrupted, stop_requests
 from kinegru.training.mixup import mix_clips
+from kinegru.training.optimizer import make_optimizer
 from kinegru.training.schedule import learning_rate
 from kinegru.training.settings import TrainSettings
 from kinegru.training.sync_norm import synchronise_batch_norms
@@ -83,10 +84,7 @@ class _Fit:
             synchronise_batch_norms(recognizer, accelerator.device)
         model = FromStart(recognizer, cached=isinstance(train, CachedDataset)).to(accelerator.device)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer_class = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-        groups = _parameter_groups(recognizer, settings.encoder_rate)
-        optimizer = optimizer_class(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(recognizer, settings))
         self.parameters = parameters
         self.average = None
         if settings.ema:
@@ -337,15 +335,6 @@ def _workers(dataset: ClipDataset | CachedDataset, settings: TrainSettings) -> i
 def _shape_of_frames(dataset: ClipDataset) -> tuple[int, ...]:
     p = dataset.preprocessing
     return (0, p.frames, p.channels, p.size, p.size)
-
-
-def _parameter_groups(recognizer: nn.Module, encoder_rate: float) -> list[dict[str, Any]]:
-    """The trained parameters, those of the encoder apart; `factor` is what the learning rate is multiplied by."""
-    groups: dict[float, list[nn.Parameter]] = {encoder_rate: [], 1.0: []}
-    for name, parameter in recognizer.named_parameters():
-        if parameter.requires_grad:
-            groups[encoder_rate if name.startswith("encoder.") else 1.0].append(parameter)
-    return [{"params": members, "factor": factor} for factor, members in groups.items() if members]
 
 
 def fingerprint(dataset: ClipDataset | CachedDataset) -> str:

@@ -2,35 +2,28 @@
 
 * Everything up to the last step is uint8: crop, resize (torch's antialiased uint8 kernels on channels-last memory),
   flip, colour. Only then comes float32, (x / 255 - mean) / std.
-* A live frame and the same frame in a clip give equal bits. `load_clip` resizes frames in groups while it decodes: a
-  group is faster than single frames, and the whole clip at full size is never in memory.
+* A live frame and the same frame in a clip give equal bits.
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
-* `load_clip` is the one path from a file to the network's input, and `clip_input` the same from frames in memory.
 * A model may see optical flow and motion saliency beside RGB, or in its place (`modalities`): more channels of the same
   frames, cut and mirrored with them (`kinegru.video.motion`).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from kinegru.errors import UsageError
-from kinegru.video.flow import Fields, FlowReader, Numbers, flow_of_frames, read_flow, windows
-from kinegru.video.motion import CHANNELS, motion_images, normalise_flow, normalise_saliency
-from kinegru.video.reader import Frame, VideoInfo, read_clip
-from kinegru.video.sampling import Jitter, Sampling, draw_jitter, uniform_indices
+from kinegru.video.motion import CHANNELS, normalise_flow, normalise_saliency
+from kinegru.video.reader import Frame
+from kinegru.video.sampling import Jitter, Sampling
 
 GREY = 127  # letterbox colour, next to zero after normalisation with mean 0.5
-GROUP_BYTES = 24 * 2**20  # of full-size frames, resized together
-LARGE_FRAME = 4 * 2**20  # bytes; from here on copying a frame into a group costs more than the group saves
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
@@ -219,7 +212,7 @@ class Augmentation:
         for name in ("brightness", "contrast", "saturation"):
             _require(0 <= getattr(self, name) <= 1, f"{name} must lie in 0 .. 1, not {getattr(self, name)}")
 
-    def draw(self, rng: np.random.Generator) -> _Draw:
+    def draw(self, rng: np.random.Generator) -> Draw:
         """The randomness of one clip: always eight numbers, so that a seed means the same under any setting."""
         numbers = rng.random(8)
         low, high = self.crop_scale
@@ -227,7 +220,7 @@ class Augmentation:
         brightness, contrast, saturation = (
             1 + size * (2 * n - 1) for size, n in zip(jitter, numbers[4:7], strict=True)
         )
-        return _Draw(
+        return Draw(
             side=float(np.sqrt(low + (high - low) * numbers[0])),
             place=(float(numbers[1]), float(numbers[2])),
             flip=bool(numbers[3] < self.flip),
@@ -238,7 +231,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class _Draw:
+class Draw:
     side: float  # of the crop, relative to what is cropped
     place: tuple[float, float]  # of the crop, 0 .. 1 from top and from left
     flip: bool
@@ -284,162 +277,6 @@ def augment_clip(
     draw = augmentation.draw(rng)
     box = draw.box(frames.shape[1], frames.shape[2], preprocessing)
     return preprocessing.normalise(draw.recolour(preprocessing.resize(frames, box)))
-
-
-def load_clip(
-    path: str | os.PathLike[str],
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None = None,
-    rng: np.random.Generator | None = None,
-    flow_of: FlowReader = read_flow,
-    window: int = 0,
-) -> torch.Tensor:
-    """A clip file as network input: float32 (T, C, size, size), T = preprocessing.frames. The one path there is.
-
-    With `augmentation` and `rng` a training view: frames at random places of their segments, crop, flip and colours
-    drawn once. Otherwise frames in the middle of their segments and nothing random; `window` is which of
-    `preprocessing.places`. C = preprocessing.channels is 3 for
-    RGB; where flow is asked for, `flow_of` gives it. Raises VideoError, and UsageError for flow without OpenCV.
-
-    >>> from kinegru.video.synthetic import example_clip
-    >>> load_clip(example_clip(), Preprocessing(frames=8, size=64)).shape
-    torch.Size([8, 3, 64, 64])
-    """
-    return load_clip_with_info(path, preprocessing, augmentation, rng, flow_of, window)[0]
-
-
-def load_windows(path: str | os.PathLike[str], preprocessing: Preprocessing) -> torch.Tensor:
-    """All windows that a prediction is the mean of: float32 (windows, T, C, size, size). Raises as `load_clip` does.
-
-    >>> from kinegru.video.synthetic import example_clip
-    >>> load_windows(example_clip(), Preprocessing(frames=4, size=64, rate=12.5, windows=3)).shape
-    torch.Size([3, 4, 3, 64, 64])
-    """
-    return torch.stack([load_clip(path, preprocessing, window=number) for number in range(preprocessing.windows)])
-
-
-def load_clip_with_info(
-    path: str | os.PathLike[str],
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None = None,
-    rng: np.random.Generator | None = None,
-    flow_of: FlowReader = read_flow,
-    window: int = 0,
-) -> tuple[torch.Tensor, VideoInfo]:
-    """As `load_clip`, and what is known of the file: its length, rate, and whether it is damaged.
-
-    >>> from kinegru.video.synthetic import example_clip
-    >>> load_clip_with_info(example_clip(), Preprocessing(frames=8, size=64))[1].fps
-    25.0
-    """
-    images, info = load_images(path, preprocessing, augmentation, rng, flow_of, window)
-    return preprocessing.normalise(images), info
-
-
-def load_images(
-    path: str | os.PathLike[str],
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None = None,
-    rng: np.random.Generator | None = None,
-    flow_of: FlowReader = read_flow,
-    window: int = 0,
-) -> tuple[torch.Tensor, VideoInfo]:
-    """A clip before the normalisation: uint8 (T, size, size, C), a quarter of the memory.
-
-    >>> from kinegru.video.synthetic import example_clip
-    >>> load_images(example_clip(), Preprocessing(frames=8, size=64))[0].dtype
-    torch.uint8
-    """
-    draw = None if augmentation is None or rng is None else augmentation.draw(rng)
-    groups = _Groups(preprocessing, draw)
-    jitter = None
-    if augmentation is not None and rng is not None:
-        jitter = draw_jitter(preprocessing.frames, rng, augmentation.time_crop, augmentation.even_steps)
-    rgb = "rgb" in preprocessing.modalities
-    sampling = preprocessing.sampling(window, jitter)
-    places, info = read_clip(path, sampling, each=groups.add if rgb else lambda frame: 0)
-    images = {"rgb": groups.clip(places)} if rgb else {}
-    if rgb and draw is not None:
-        images["rgb"] = draw.recolour(images["rgb"])
-    if preprocessing.needs_flow:
-        indices = sampling.indices(info.frames, info.fps)
-        images |= _motion(lambda numbers: flow_of(path, numbers), indices, info.frames, preprocessing, draw)
-    return _joined(images, preprocessing), info
-
-
-def clip_input(frames: Frame, preprocessing: Preprocessing) -> torch.Tensor:
-    """All frames of a clip in memory, uint8 (L, H, W, 3) -> what `load_clip` gives for a file of them: (T, C, S, S).
-
-    >>> clip_input(np.zeros((30, 48, 64, 3), np.uint8), Preprocessing(frames=4, size=32)).shape
-    torch.Size([4, 3, 32, 32])
-    """
-    indices = uniform_indices(len(frames), preprocessing.frames)
-    images = {"rgb": preprocessing.resize(frames[indices])} if "rgb" in preprocessing.modalities else {}
-    if preprocessing.needs_flow:
-        images |= _motion(lambda numbers: flow_of_frames(frames, numbers), indices, len(frames), preprocessing)
-    return preprocessing.normalise(_joined(images, preprocessing))
-
-
-def _motion(
-    flow: Callable[[Numbers], Fields],
-    indices: NDArray[np.int64],
-    length: int,
-    preprocessing: Preprocessing,
-    draw: _Draw | None = None,
-) -> dict[str, torch.Tensor]:
-    """Flow and saliency of the frames at `indices` in a clip of `length` frames: uint8 (T, S, S, C) each."""
-    stacks = windows(indices, length)  # (T, FIELDS)
-    numbers, places = np.unique(stacks, return_inverse=True)
-    fields = flow(numbers)
-    box = None if draw is None else draw.box(fields.shape[1], fields.shape[2], preprocessing)
-
-    def resize(images: NDArray[np.uint8], fill: int) -> torch.Tensor:
-        return preprocessing.resize(images, box, fill)
-
-    flip = draw is not None and draw.flip
-    return motion_images(fields, places.reshape(stacks.shape), preprocessing.modalities, resize, flip)
-
-
-def _joined(images: dict[str, torch.Tensor], preprocessing: Preprocessing) -> torch.Tensor:
-    parts = [images[modality] for modality in preprocessing.modalities]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=3)
-
-
-class _Groups:
-    """Takes frames one by one as they are decoded and resizes them in groups of up to GROUP_BYTES."""
-
-    def __init__(self, preprocessing: Preprocessing, draw: _Draw | None) -> None:
-        self.preprocessing, self.draw = preprocessing, draw
-        self.group = np.empty((0, 0, 0, 3), np.uint8)  # (G, H, W, 3), used again and again: fresh memory is slow
-        self.waiting = self.count = 0
-        self.resized: list[torch.Tensor] = []
-
-    def add(self, frame: Frame) -> int:
-        """The frame's place among all frames ever added."""
-        self.count += 1
-        if frame.nbytes > LARGE_FRAME:
-            self._resize(frame[None])
-            return self.count - 1
-        if self.group.shape[1:] != frame.shape:
-            size = min(self.preprocessing.frames, max(1, GROUP_BYTES // frame.nbytes))
-            self.group = np.empty((size, *frame.shape), np.uint8)
-        self.group[self.waiting] = frame
-        self.waiting += 1
-        if self.waiting == len(self.group):
-            self._resize(self.group)
-            self.waiting = 0
-        return self.count - 1
-
-    def clip(self, places: list[int]) -> torch.Tensor:
-        """The resized frames at these places: uint8 (T, S, S, 3)."""
-        if self.waiting:
-            self._resize(self.group[: self.waiting])
-        resized = self.resized[0] if len(self.resized) == 1 else torch.cat(self.resized)
-        return resized if places == list(range(len(resized))) else resized[places]
-
-    def _resize(self, frames: Frame) -> None:
-        box = None if self.draw is None else self.draw.box(frames.shape[1], frames.shape[2], self.preprocessing)
-        self.resized.append(self.preprocessing.resize(frames, box))
 
 
 def _tensor(images: Frame) -> torch.Tensor:
