@@ -4,8 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from kinegru.data.catalog import Catalog, Clip
 from kinegru.data.splits import Split, count_siblings, default_split, hold_out, make_split, make_splits
@@ -92,6 +94,8 @@ def test_hold_out_by_clip_where_groups_are_unknown() -> None:
 def test_same_seed_same_split_and_another_seed_another(split: str) -> None:
     catalog = people()
     assert make_split(catalog, split, 1) == make_split(catalog, split, 1)
+    if split.startswith("folds") and Version(sklearn.__version__) < Version("1.8"):
+        pytest.skip("scikit-learn before 1.8 does not shuffle groups that are alike")
     assert len({make_split(catalog, split, seed).test for seed in range(5)}) > 1
     backwards = Catalog(catalog.root, catalog.clips[::-1], catalog.labels, catalog.kind)
     assert hold_out(backwards.clips, seed=1) == hold_out(catalog.clips, seed=1)

@@ -79,7 +79,7 @@ HEADER = "clip,label,group,score:run,score:walk\n"
     [
         ("", "is empty"),
         ("path,label\na,run\n", "no column 'clip'"),
-        ("\x00\x01\x02RIFF\xff", "no table of predictions"),
+        ("\x00\x01\x02RIFF\xff", "is no "),  # "CSV" before Python 3.11, "table of predictions" since
         ("clip;label;group;score:run\n", "no column 'clip'"),
         ("clip,label,group\na,run,\n", "no column starts with 'score:'"),
         ("clip,label,group,score:run,score:run\n", "'score:run' stands twice"),

@@ -28,7 +28,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
 
     >>> found = difference([0.9, 0.88, 0.92], [0.7, 0.75, 0.72])
     >>> round(found.mean, 3), round(found.low, 2), round(found.high, 2)
-    (0.177, 0.13, 0.22)
+    (0.177, 0.12, 0.23)
     """
     if min(len(first), len(second)) < 2:
         raise DataError("a difference with an interval needs two repeats of each at least")
