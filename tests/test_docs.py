@@ -18,7 +18,7 @@ from kinegru.training.settings import TrainSettings
 from kinegru.video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/data.md", "docs/train.md", "docs/predict.md", "docs/reproduce.md"]
+PAGES = ["README.md", "docs/data.md", "docs/train.md", "docs/predict.md", "docs/timeline.md", "docs/reproduce.md"]
 TRANSLATIONS = {"README.md": "README.zh.md"} | {page: page.replace("docs/", "docs/zh/") for page in PAGES[1:]}
 ALL_PAGES = sorted(
     {"README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"}
@@ -98,7 +98,7 @@ def test_commands_and_python_of_a_page_run(page, things, tmp_path, monkeypatch, 
     shutil.copytree(things, sandbox)
     monkeypatch.chdir(sandbox)
     monkeypatch.setenv("KINEGRU_CACHE", str(tmp_path / "cache"))
-    if page == "docs/predict.md":  # it begins where training ended
+    if page in ("docs/predict.md", "docs/timeline.md"):  # they begin where training ended
         assert main(["train", "clips", "--backbone-weights", "none", *SMALL]) == 0
     ran = 0
     for words in commands(page):

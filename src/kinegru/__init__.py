@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from kinegru.models import create_model, list_models
     from kinegru.recognition.prediction import Prediction
     from kinegru.recognition.recognizer import Recognizer
+    from kinegru.recognition.timeline import Segment
 
 __version__ = "0.1.0"
-__all__ = ["Prediction", "Recognizer", "create_model", "list_models", "load"]
+__all__ = ["Prediction", "Recognizer", "Segment", "create_model", "list_models", "load"]
 
 _HOMES = {
     "Prediction": "kinegru.recognition.prediction",
     "Recognizer": "kinegru.recognition.recognizer",
+    "Segment": "kinegru.recognition.timeline",
     "create_model": "kinegru.models",
     "list_models": "kinegru.models",
 }

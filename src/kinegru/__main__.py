@@ -12,6 +12,7 @@ VERBS = {  # verb -> what it does; its function lives in kinegru.verbs.<verb>
     "train": "folder in, model out: train on part of the clips, test on the rest",
     "evaluate": "a model on labelled clips: predictions, measures with intervals, report",
     "predict": "what happens in these video files",
+    "timeline": "what happens when in a recording of any length: JSON, CSV, subtitles",
     "reproduce": "a table or figure of the paper, every row under one protocol, beside the paper's figures",
 }
 

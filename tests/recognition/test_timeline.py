@@ -291,11 +291,11 @@ def test_a_model_that_keeps_nothing_gives_the_same_by_running_anew(tmp_path, cap
     np.testing.assert_allclose(anew.scores.probabilities, exact.scores.probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 3, 7])
+@pytest.mark.parametrize("stride", [2, 7])
 def test_a_scan_goes_on_from_any_place_with_the_same_result(tmp_path, stride):
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 255, (36, 48, 64, 3), dtype=np.uint8)
-    times = [*np.arange(20) / 10, *(20 + np.arange(16) / 10)]  # a cut in the middle
+    frames = rng.integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)
+    times = [*np.arange(17) / 10, *(20 + np.arange(13) / 10)]  # a cut in the middle
     path = write_timed(tmp_path / "a.mkv", frames, times)
     recognizer, log = example_recognizer(), tmp_path / "log"
     whole, kept = scan(recognizer, path, 10.0, stride, log)

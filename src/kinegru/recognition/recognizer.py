@@ -20,7 +20,9 @@ from kinegru.errors import UsageError, VideoError
 from kinegru.models.modelfile import LoadedModel, load_model, resolve
 from kinegru.recognition.engines import TorchEngine
 from kinegru.recognition.prediction import Prediction
+from kinegru.recognition.recording import scan
 from kinegru.recognition.stream import Stream
+from kinegru.recognition.timeline import Rules, Segment, make_segments
 from kinegru.video.loading import clip_input, load_windows
 from kinegru.video.transforms import Preprocessing
 
@@ -97,6 +99,36 @@ class Recognizer:
         """
         frames = self.preprocessing.frames if window == "clip" else window
         return Stream(self.engine, self._prepare, self.labels, frames, stride)
+
+    def timeline(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        fps: float | None = None,
+        stride: int | None = None,
+        rules: Rules | None = None,
+    ) -> list[Segment]:
+        """What happens when in a video file of any length: segments without hole or overlap, some of them `unknown`.
+
+        Frames are taken at `fps` a second (by default `frame_rate`, else the file's own), as windows of a training
+        clip's frames every `stride` frames (by default a quarter of a window); `rules` make segments of their scores.
+
+        Raises `VideoError` where the file cannot be read.
+
+        >>> from kinegru.video.synthetic import example_clip
+        >>> segments = example_recognizer().timeline(example_clip())
+        >>> segments[0].start, round(segments[-1].end, 3)
+        (0.0, 1.2)
+        """
+        scanned, _ = scan(self, source, fps, stride)
+        return make_segments(scanned.scores, self.labels, rules or Rules())
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by so that scores are probabilities of being right; 1.0 where it was not fitted."""
+        calibration = self.provenance.get("calibration")
+        found = calibration.get("temperature") if isinstance(calibration, dict) else None
+        return float(found) if isinstance(found, int | float) and 0 < found < float("inf") else 1.0
 
     def _prepare(self, frames: np.ndarray) -> torch.Tensor:
         """Frames uint8 (n, H, W, 3) -> the network's input of all of them, (n, C, S, S)."""

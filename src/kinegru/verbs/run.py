@@ -31,6 +31,7 @@ from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
+from kinegru.training.calibration import Calibration, fit_temperature
 from kinegru.training.features import default_cache_folder, fill_cache
 from kinegru.training.inference import FromStart, Scores, score_clips
 from kinegru.training.loop import FitResult, Interrupted, fit, require_few_bad
@@ -104,6 +105,7 @@ def train_split(
     with _resumable():
         datasets, bad = _cached(model, parts, settings, accelerator, tell)
         fitted = _fit(model, datasets, settings, run, accelerator, bad, resume)
+        calibration = _calibrate(model, datasets["validation"], settings, accelerator)
         scores = _test(model, datasets["test"], settings, accelerator)
     bad = fitted.bad_clips | {str(datasets["test"].clips[i].path): why for i, why in scores.errors.items()} | bad
     used = (*train_clips, *validation_clips)
@@ -143,6 +145,8 @@ def train_split(
     if accelerator.is_main_process:
         predictions.write(run / "predictions.csv")
         origin = provenance(catalog, context, settings, used, metrics)
+        if calibration is not None:
+            origin["calibration"] = calibration.to_dict()
         save_model(
             run / "model.safetensors", model.cpu(), catalog.labels, preprocessing.to_dict(), origin,
             clip_statistics(train_clips),
@@ -218,14 +222,26 @@ def _fit(
         )  # fmt: skip
 
 
+def _calibrate(model: Any, dataset: Any, settings: TrainSettings, accelerator: Accelerator) -> Calibration | None:
+    """The temperature of the validation clips, the same in every process; None where there are none."""
+    if not len(dataset):
+        return None
+    scores = _score(model, dataset, settings, accelerator, "calibrating")
+    return fit_temperature(scores.probabilities, scores.targets) if len(scores.indices) else None
+
+
 def _test(model: Any, dataset: Any, settings: TrainSettings, accelerator: Accelerator) -> Scores:
-    function = FromStart(model, cached=isinstance(dataset, CachedDataset)).to(accelerator.device).eval()
-    workers = 0 if isinstance(dataset, CachedDataset) else settings.decoders
-    with progress_bar("testing", quiet=not accelerator.is_main_process) as track:
-        scores = score_clips(function, dataset, accelerator, settings.micro_batch or 8, workers, track)
+    scores = _score(model, dataset, settings, accelerator, "testing")
     if not len(scores.indices):
         raise DataError("no test clip could be read: see `kinegru check`")
     return scores
+
+
+def _score(model: Any, dataset: Any, settings: TrainSettings, accelerator: Accelerator, title: str) -> Scores:
+    function = FromStart(model, cached=isinstance(dataset, CachedDataset)).to(accelerator.device).eval()
+    workers = 0 if isinstance(dataset, CachedDataset) else settings.decoders
+    with progress_bar(title, quiet=not accelerator.is_main_process) as track:
+        return score_clips(function, dataset, accelerator, settings.micro_batch or 8, workers, track)
 
 
 def _predictions(catalog: Catalog, clips: Sequence[Clip], scores: Scores, fold: str) -> Predictions:

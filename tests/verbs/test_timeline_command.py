@@ -1,4 +1,4 @@
-"""`kinegru timeline`: a recording in, JSON, CSV, subtitles and a drawn video out, also after a kill and of any length."""
+"""`kinegru timeline`: a recording in, JSON, CSV, subtitles and a drawn video out, after a kill and of any length."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_long(path: Path, frames, fps: float = 10.0) -> Path:
 
 
 def test_json_csv_and_subtitles_tell_the_same(kinegru, trained, joined):
-    ran = kinegru("timeline", trained, joined, "--json", "--shortest", 0, "--gap", 0, "--threshold", 0)
+    ran = kinegru("timeline", trained, joined, "--json", "--shortest", "0", "--gap", "0", "--threshold", "0")
     assert ran.status == 0
     result = json.loads(ran.out)
     assert result["files"] == [f"joined.timeline{ending}" for ending in ENDINGS]
@@ -44,7 +44,7 @@ def test_json_csv_and_subtitles_tell_the_same(kinegru, trained, joined):
     assert segments[0]["start"] == 0 and segments[-1]["end"] == result["duration"] == pytest.approx(4.8, abs=0.01)
     written = json.loads(Path("joined.timeline.json").read_text())
     assert written == {name: value for name, value in result.items() if name != "files"}
-    rows = list(csv.DictReader(Path("joined.timeline.csv").open()))
+    rows = list(csv.DictReader(Path("joined.timeline.csv").read_text().splitlines()))
     assert [(float(r["start"]), float(r["end"]), r["label"], float(r["score"])) for r in rows] == [
         (s["start"], s["end"], s["label"], s["score"]) for s in segments
     ]
@@ -71,7 +71,7 @@ def parse_srt(text: str) -> list[tuple[float, float, str]]:
 
 
 def test_what_is_not_sure_is_unknown_and_in_no_subtitle(kinegru, trained, joined):
-    ran = kinegru("timeline", trained, joined, "--threshold", 1)
+    ran = kinegru("timeline", trained, joined, "--threshold", "1")
     assert ran.status == 0 and "unknown" in ran.out and "0:04.8" in ran.out
     assert Path("joined.timeline.srt").read_text() == ""
     (segment,) = json.loads(Path("joined.timeline.json").read_text())["segments"]
@@ -149,7 +149,7 @@ def test_strange_recordings_and_unkind_names_get_their_timeline(kinegru, trained
 
 
 def test_the_same_command_goes_on_after_a_kill(kinegru, trained, tmp_path):
-    frames = np.concatenate([moving_bar(action, seed) for seed in range(40) for action in ("left", "right")])
+    frames = np.concatenate([moving_bar(action, seed) for seed in range(10) for action in ("left", "right")])
     long = write_long(tmp_path / "long.mp4", frames)
     command = ["timeline", str(trained), str(long), "--fps", "10", "--stride", "1", "--out", "cut"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -158,13 +158,13 @@ def test_the_same_command_goes_on_after_a_kill(kinegru, trained, tmp_path):
     partial = tmp_path / "cut.partial"
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if partial.exists() and partial.read_bytes().count(b"\n") > 50:
+        if partial.exists() and partial.read_bytes().count(b"\n") > 20:
             break
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -9, "it ended before it could be killed"
     done = partial.read_bytes().count(b"\n") - 1
-    assert 50 <= done < len(frames) - 3 and not Path("cut.json").exists()
+    assert 20 <= done < len(frames) - 3 and not Path("cut.json").exists()
     resumed = kinegru(*command, "--json")
     assert f"went on after {done} windows" in resumed.err and not partial.exists()
     whole = kinegru(*command[:-1], "whole", "--json")
@@ -188,10 +188,10 @@ def test_memory_does_not_grow_with_length(trained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (20, 120, 160, 3), dtype=np.uint8).repeat(2, 1).repeat(2, 2)
     short, long = (
         write_long(tmp_path / f"{seconds}.mp4", (noise[i % 20] for i in range(seconds * 4)), 4.0)
-        for seconds in (20, 200)
+        for seconds in (10, 100)
     )
-    frame = noise[0].nbytes / 1024  # KiB; all frames of the long one are 180 MiB
+    frame = noise[0].nbytes / 1024  # KiB; all frames of the long one are 90 MiB
     found = subprocess.run([sys.executable, "-c", MEASURE, trained, short, long], cwd=tmp_path, capture_output=True,
                            text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)  # fmt: skip
     first, second = (int(line.split()[1]) for line in found.stdout.splitlines() if line.startswith("peak"))
-    assert second - first < 80 * frame  # a tenth of the frames
+    assert second - first < 40 * frame, f"{second - first} KiB more"  # a tenth of the frames
