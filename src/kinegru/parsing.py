@@ -139,7 +139,8 @@ def _placeholder(action: Action) -> str:
         return "N"
     if float in kinds:
         return "X"
-    return {"config": "FILE", "out": "FOLDER", "cache": "FOLDER", "lists": "FOLDER"}.get(action.dest, "TEXT")
+    names = {"config": "FILE", "video": "FILE", "out": "FOLDER", "cache": "FOLDER", "lists": "FOLDER"}
+    return names.get(action.dest, "TEXT")
 
 
 def _place(action: Action) -> str:
