@@ -92,7 +92,7 @@ def write_ucf101(folder: Path) -> None:
         (lists / f"testlist{split:02d}.txt").write_text("\n".join(test) + "\n")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/claims.md"])
 def test_commands_and_python_of_a_page_run(page, things, tmp_path, monkeypatch, capsys):
     sandbox = tmp_path / "sandbox"
     shutil.copytree(things, sandbox)

@@ -108,10 +108,11 @@ class TableResult:
         if random is None or group is None or min(len(random.seeds), len(group.seeds)) < 2:
             return ""
         found = difference([seed.top1 for seed in random.seeds], [seed.top1 for seed in group.seeds])
+        verdict = "that much is recognised recordings, not actions" if found.low > 0 else "no difference is shown"
         return (
             f"Dealing out single clips at random gives {100 * found.mean:+.1f} points over whole groups (95 % "
             f"{100 * found.low:+.1f} to {100 * found.high:+.1f}, Welch, {found.repeats[0]} and {found.repeats[1]} "
-            "repeats on the same clips): that much of the figure is recognised recordings, not actions."
+            f"repeats on the same clips): {verdict}."
         )
 
 
