@@ -12,10 +12,8 @@ caches the encoder's whole output, `tail` what comes before block12, whose forwa
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,13 +26,13 @@ import torch
 from kinegru.data.catalog import load_catalog
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset
-from kinegru.files import atomic_write
+from kinegru.files import write_result
 from kinegru.models.zoo import create_model
 from kinegru.training.features import fill_cache
 from kinegru.training.loop import fit
 from kinegru.training.processes import make_accelerator
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.provenance import versions
+from kinegru.verbs.provenance import machine
 
 PROFILES = ("tail", "head")
 
@@ -103,17 +101,6 @@ def measure(profile: Any, data: Path, arguments: argparse.Namespace, folder: Pat
     }
 
 
-def machine() -> dict[str, Any]:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "load at start": round(os.getloadavg()[0], 1),
-        **versions(),
-    }
-
-
 def as_markdown(result: dict[str, Any]) -> str:
     about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     lines = [
@@ -163,7 +150,7 @@ def main() -> None:
 
     result: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/cache_epoch.py", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": machine() | {"threads": torch.get_num_threads()},
         **{key: getattr(arguments, key) for key in ("clips", "frames", "size", "batch", "precision", "repeats")},
         "profiles": [],
     }
@@ -173,10 +160,7 @@ def main() -> None:
     text = as_markdown(result)
     print(text)
     if arguments.json:
-        with atomic_write(arguments.json) as file:
-            json.dump(result, file, indent=1)
-        with atomic_write(arguments.json.with_suffix(".md")) as file:
-            file.write(text)
+        write_result(arguments.json, result, text)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ which does. Ours is antialiased bicubic. Per clip the sides take turns; a clip's
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import torch
 
-from kinegru.files import atomic_write
+from kinegru.files import write_result
+from kinegru.verbs.provenance import machine
 from kinegru.video.container import THREADS_VARIABLE, Decoder
 from kinegru.video.loading import load_images
 from kinegru.video.reader import probe
@@ -149,20 +147,6 @@ def summarise(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def machine() -> dict[str, Any]:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load at start": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "av": av.__version__,
-        "opencv": cv2.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-
-
 def as_markdown(result: dict[str, Any]) -> str:
     about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     lines = [
@@ -222,7 +206,7 @@ def main() -> None:
     preprocessing = Preprocessing(frames=arguments.frames, size=arguments.size)
     result: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/decode.py", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": machine() | {"opencv": cv2.__version__, "numpy": np.__version__},
         "frames": arguments.frames,
         "size": arguments.size,
         "repeats": arguments.repeats,
@@ -233,10 +217,7 @@ def main() -> None:
     text = as_markdown(result)
     print(text)
     if arguments.json:
-        with atomic_write(arguments.json) as file:
-            json.dump(result, file, indent=1)
-        with atomic_write(arguments.json.with_suffix(".md")) as file:
-            file.write(text)
+        write_result(arguments.json, result, text)
 
 
 if __name__ == "__main__":

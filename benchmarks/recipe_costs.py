@@ -15,10 +15,7 @@ import argparse
 import copy
 import gc
 import itertools
-import json
 import logging
-import os
-import platform
 import resource
 import statistics
 import sys
@@ -37,11 +34,11 @@ from kinegru.data.catalog import load_catalog
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import FeatureCache
 from kinegru.data.official import COUNTS
-from kinegru.files import atomic_write
+from kinegru.files import write_result
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.models.zoo import create_model
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.provenance import versions
+from kinegru.verbs.provenance import machine
 from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import render_clip
 from kinegru.video.writer import write_video
@@ -320,27 +317,13 @@ def main() -> None:
             )
     result = {
         "command": " ".join(["python", "benchmarks/recipe_costs.py", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": machine() | {"GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none"},
         "rows": rows,
     }
     text = as_markdown(result)
     print(text)
     if arguments.json:
-        with atomic_write(arguments.json) as file:
-            json.dump(result, file, indent=1)
-        with atomic_write(arguments.json.with_suffix(".md")) as file:
-            file.write(text)
-
-
-def machine() -> dict[str, Any]:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "load at start": round(os.getloadavg()[0], 1),
-        **versions(),
-    }
+        write_result(arguments.json, result, text)
 
 
 def as_markdown(result: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ nobody. Measured are frame accuracy (frames under the right label, of all; `unkn
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ import numpy as np
 
 from kinegru.console import say
 from kinegru.data.catalog import Clip, load_catalog
-from kinegru.files import atomic_write
+from kinegru.files import write_result
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.timeline import UNKNOWN_LABEL, Rules, Segment
 from kinegru.verbs.provenance import versions
@@ -154,10 +153,7 @@ def main() -> None:
         "people": people,
     }
     if arguments.json:
-        with atomic_write(arguments.json) as file:
-            json.dump(result, file, indent=1)
-        with atomic_write(arguments.json.with_suffix(".md")) as file:
-            file.write(as_markdown(result))
+        write_result(arguments.json, result, as_markdown(result))
     print(as_markdown(result))
 
 

@@ -129,6 +129,17 @@ def _keep(states: Tensor, readout: Readout, before: State | None) -> Tensor:
     return highest if before is None else torch.maximum(before.kept, highest)
 
 
+def _steps(x: Tensor, state: State | None) -> Tensor:
+    """x_t - x_(t-1) for (N, T, ...), zero at a clip's first frame; the frame before these is `state.previous`."""
+    before = x[:, :1] if state is None or state.previous is None else state.previous[:, None]
+    return x - torch.cat([before, x[:, :-1]], dim=1)
+
+
+def _frames(parts: Tensor, before: State | None) -> int:
+    """How many frames there are with these, (N, T, ...)."""
+    return parts.shape[1] + (0 if before is None else before.frames)
+
+
 def _each(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer for (M, C, h, w) on each frame of (N, T, C, h, w)."""
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -189,11 +200,9 @@ class MapRecurrence(nn.Module):
         previous = None
         if self.differences:
             own, moved = parts.to(torch.promote_types(parts.dtype, torch.float32)).chunk(2, dim=2)
-            before = moved[:, :1] if state is None or state.previous is None else state.previous[:, None]
-            parts, previous = own + moved - torch.cat([before, moved[:, :-1]], dim=1), moved[:, -1]
+            parts, previous = own + _steps(moved, state), moved[:, -1]
         states, last = self.convgru.advance(parts, None if state is None else state.last[0])  # (N, T, hidden, h, w)
-        count = parts.shape[1] + (0 if state is None else state.frames)
-        return State(count, _keep(states, self.readout, state), (last,), previous)
+        return State(_frames(parts, state), _keep(states, self.readout, state), (last,), previous)
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, h, w)."""
@@ -234,15 +243,12 @@ class VectorRecurrence(nn.Module):
         """Vectors of the next frames (N, T, C) and the state before -> the state after."""
         x, last = parts, None if state is None else state.last
         if self.differences:
-            before = parts[:, :1] if state is None or state.previous is None else state.previous[:, None]
-            x = torch.cat([parts, parts - torch.cat([before, parts[:, :-1]], dim=1)], dim=2)  # (N, T, 2C)
+            x = torch.cat([parts, _steps(parts, state)], dim=2)  # (N, T, 2C)
         if last is not None:
             last = last if isinstance(self.rnn, nn.LSTM) else last[0]  # type: ignore[assignment]
         states, last = self.rnn(x, last)  # (N, T, hidden)
-        count = parts.shape[1] + (0 if state is None else state.frames)
-        return State(
-            count, _keep(states, self.readout, state), last if isinstance(last, tuple) else (last,), parts[:, -1]
-        )  # fmt: skip
+        last = last if isinstance(last, tuple) else (last,)
+        return State(_frames(parts, state), _keep(states, self.readout, state), last, parts[:, -1])
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, 1, 1)."""
@@ -272,7 +278,7 @@ class FrameMean(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """Maps of the next frames (N, T, C, h, w) and the state before -> the state after."""
-        return State(parts.shape[1] + (0 if state is None else state.frames), _keep(parts, "mean", state))
+        return State(_frames(parts, state), _keep(parts, "mean", state))
 
     def read(self, state: State) -> Tensor:
         """The state -> the mean (N, C, h, w)."""

@@ -13,7 +13,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset, FeatureCache
-from kinegru.data.flow_cache import FlowCache
 
 
 def default_cache_folder() -> Path:
@@ -51,7 +50,6 @@ def fill_cache(
 
     Raises `DataError` where the disk will not hold it. With several processes each computes its share.
     """
-    dataset.flow_of = FlowCache(folder / "flow")  # used where the model sees flow
     cache = FeatureCache(folder, model.cache_fingerprint(), dataset, precision)
     errors: dict[int, str] = {}
     items = [(index, view) for view in views for index in range(len(dataset))]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import zlib
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +101,18 @@ def short_fingerprint(text: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    import av
-    import timm
-    import torch
+    packages = {name: metadata.version(name) for name in ("torch", "timm", "av")}
+    return {"kinegru": kinegru.__version__, "python": platform.python_version(), **packages}
 
+
+def machine() -> dict[str, Any]:
+    """What a measured time depends on: processor, cores, how busy they are just now, versions."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "kinegru": kinegru.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "av": av.__version__,
+        "processor": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load at start": round(os.getloadavg()[0], 1),
+        **versions(),
     }

@@ -36,14 +36,14 @@ def load_clip(
 
     With `augmentation` and `rng` a training view: frames at random places of their segments, crop, flip and colours
     drawn once. Otherwise frames in the middle of their segments and nothing random; `window` is which of
-    `preprocessing.places`. C = preprocessing.channels is 3 for
-    RGB; where flow is asked for, `flow_of` gives it. Raises VideoError, and UsageError for flow without OpenCV.
+    `preprocessing.places`. C = preprocessing.channels is 3 for RGB; where flow is asked for, `flow_of` gives it. Raises
+    VideoError, and UsageError for flow without OpenCV.
 
     >>> from kinegru.video.synthetic import example_clip
     >>> load_clip(example_clip(), Preprocessing(frames=8, size=64)).shape
     torch.Size([8, 3, 64, 64])
     """
-    return load_clip_with_info(path, preprocessing, augmentation, rng, flow_of, window)[0]
+    return preprocessing.normalise(load_images(path, preprocessing, augmentation, rng, flow_of, window)[0])
 
 
 def load_windows(path: str | os.PathLike[str], preprocessing: Preprocessing) -> torch.Tensor:
@@ -56,24 +56,6 @@ def load_windows(path: str | os.PathLike[str], preprocessing: Preprocessing) -> 
     return torch.stack([load_clip(path, preprocessing, window=number) for number in range(preprocessing.windows)])
 
 
-def load_clip_with_info(
-    path: str | os.PathLike[str],
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None = None,
-    rng: np.random.Generator | None = None,
-    flow_of: FlowReader = read_flow,
-    window: int = 0,
-) -> tuple[torch.Tensor, VideoInfo]:
-    """As `load_clip`, and what is known of the file: its length, rate, and whether it is damaged.
-
-    >>> from kinegru.video.synthetic import example_clip
-    >>> load_clip_with_info(example_clip(), Preprocessing(frames=8, size=64))[1].fps
-    25.0
-    """
-    images, info = load_images(path, preprocessing, augmentation, rng, flow_of, window)
-    return preprocessing.normalise(images), info
-
-
 def load_images(
     path: str | os.PathLike[str],
     preprocessing: Preprocessing,
@@ -82,11 +64,13 @@ def load_images(
     flow_of: FlowReader = read_flow,
     window: int = 0,
 ) -> tuple[torch.Tensor, VideoInfo]:
-    """A clip before the normalisation: uint8 (T, size, size, C), a quarter of the memory.
+    """A clip before the normalisation, uint8 (T, size, size, C), a quarter of the memory; and what is known of the
+    file: its length, rate, and whether it is damaged.
 
     >>> from kinegru.video.synthetic import example_clip
-    >>> load_images(example_clip(), Preprocessing(frames=8, size=64))[0].dtype
-    torch.uint8
+    >>> images, info = load_images(example_clip(), Preprocessing(frames=8, size=64))
+    >>> images.dtype, info.fps
+    (torch.uint8, 25.0)
     """
     draw = None if augmentation is None or rng is None else augmentation.draw(rng)
     groups = _Groups(preprocessing, draw)

@@ -42,8 +42,9 @@ class AttentionPooling(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """v of the next frames (N, T, C) and the state before -> the state after: the mean so far and its weight."""
-        pooled = torch.einsum("nt,ntc->nc", self.weights(parts), parts)
-        weight = self.scores(parts).logsumexp(dim=1)  # (N,), a logarithm
+        e = self.scores(parts)  # (N, T)
+        pooled = torch.einsum("nt,ntc->nc", e.softmax(dim=1), parts)
+        weight = e.logsumexp(dim=1)  # (N,), a logarithm
         if state is None:
             return State(parts.shape[1], pooled, (weight,))
         total = torch.logaddexp(state.last[0], weight)
