@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_set import PATTERN, write_recipe, write_small_set
 
 from kinegru.__main__ import main
+from kinegru.evaluation.predictions import Predictions
 
 ROWS = ("xception_gru", "add")
 
@@ -120,9 +122,34 @@ def test_a_row_that_fails_is_reported_and_the_rest_go_on(words, tmp_path, capsys
     assert list((tmp_path / "out").glob("runs/inception_v3*/seed-0/failure.txt"))
 
 
+def test_processes_change_the_order_of_work_and_not_the_results(out, words, tmp_path, capsys):
+    """Two folds at a time, stopped after the first, then gone on with."""
+    side_by_side = [*words[:-1], str(tmp_path / "out"), "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kinegru", *side_by_side], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    began = time.monotonic()
+    while not stamps(tmp_path / "out"):
+        assert process.poll() is None and time.monotonic() - began < 300
+        time.sleep(0.02)
+    process.terminate()  # the first process alone: it has to stop the others
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "the same command goes on from there" in said
+    before = stamps(tmp_path / "out")
+    assert len(before) < 4
+    assert main(side_by_side) == 0
+    after = stamps(tmp_path / "out")
+    assert before.items() <= after.items() and after.keys() == stamps(out).keys()
+    for name in after:
+        one, other = (folder / Path(name).parent / "predictions.csv" for folder in (out, tmp_path / "out"))
+        a, b = Predictions.read(one), Predictions.read(other)
+        assert a.clips == b.clips and np.allclose(a.scores, b.scores, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
+        (["--processes", "0"], "--processes 0"),
         (["--rows", "nonsense"], "no row 'nonsense'"),
         (["--seeds", "1", "1"], "different whole numbers"),
         (["--seeds", "two"], "--seeds"),

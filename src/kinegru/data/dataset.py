@@ -31,7 +31,7 @@ class Sample:
 
     index: int  # position of the clip in the data set
     target: int  # class index, -1 where the label is unknown
-    inputs: torch.Tensor | None  # frames (T, C, S, S) float32, or cached maps (T, C, h, w)
+    inputs: torch.Tensor | None  # frames (T, C, S, S) float32, or cached maps (T, C, h, w) as stored
     error: str | None = None
 
 

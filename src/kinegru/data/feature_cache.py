@@ -85,6 +85,12 @@ class FeatureCache:
         self._places = dataset.preprocessing.places
         self._augmentation = dataclasses.asdict(augmentation) if augmentation is not None else None
 
+    @property
+    def key(self) -> str:
+        """32 hex digits, equal for caches whose maps of the same clip and view are the same."""
+        named = json.dumps([self._settings, self._places, self._augmentation], sort_keys=True)
+        return hashlib.sha256(named.encode()).hexdigest()[:32]
+
     def over(self, clips: Sequence[Clip]) -> FeatureCache:
         """The same cache for another choice of clips."""
         dataset = copy.copy(self.dataset)
@@ -133,7 +139,10 @@ class FeatureCache:
         self._write(self.path(clip, view), maps)
 
     def read(self, clip: Clip, view: int) -> torch.Tensor:
-        """The stored maps: float32 (T, C, h, w). Raises `DataError` where the file is missing or damaged."""
+        """The stored maps (T, C, h, w): float16 as they are stored, float32 from uint8; half the bytes to a GPU.
+
+        Raises `DataError` where the file is missing or damaged.
+        """
         path = self.path(clip, view)
         try:
             with safe_open(path, framework="pt") as file:
@@ -222,5 +231,5 @@ def _pack(maps: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
 
 
 def _unpack(stored: dict[str, torch.Tensor]) -> torch.Tensor:
-    maps = stored["maps"].float()
-    return maps * stored["step"] + stored["low"] if "step" in stored else maps
+    maps = stored["maps"]
+    return maps.float() * stored["step"] + stored["low"] if "step" in stored else maps

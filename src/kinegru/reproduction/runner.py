@@ -18,12 +18,14 @@ from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.reproduction.plan import Job, Protocol
 from kinegru.training.interrupts import Interrupted
+from kinegru.training.settings import TrainSettings
 from kinegru.verbs.pool import pool_runs
 from kinegru.verbs.run import RunResult, finished_run
 from kinegru.verbs.train import train
 
 SecondsLeft = Callable[[], dict[Path, float]]  # a job's folder -> seconds that its unfinished folds will take
 Failed = dict[Path, str]  # a job's folder -> why it failed
+AfterJob = Callable[[Failed], object]
 
 
 def run_jobs(
@@ -32,7 +34,7 @@ def run_jobs(
     catalog: Catalog,
     track: Track,
     left: SecondsLeft,
-    after_job: Callable[[Failed], object],
+    after_job: AfterJob,
     keep_models: bool = False,
 ) -> Failed:
     """Run what is not finished; gives the folders of the jobs that failed, each with the reason.
@@ -54,18 +56,13 @@ def run_jobs(
             for done in range(len(job.folds)):
                 track(passed + done, total, title, left=_sum_left(left(), jobs, failed))
                 _run_fold(job, done, protocol, keep_models, f"{title} (job {number} of {len(jobs)})")
-            _pool(job, protocol, catalog)
+            pool_job(job, protocol, catalog)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
                 f"stopped in {title}; what is finished is kept, the same command goes on from there"
             ) from None
-        except KineGRUError as error:
-            failed[job.folder] = str(error)
         except Exception as error:  # a package that is missing, memory that ran out: the other rows can still be run
-            failed[job.folder] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            with atomic_write(job.folder / "failure.txt") as file:
-                file.write(traceback.format_exc())
-        if job.folder in failed:
+            failed[job.folder] = note_failure(job, error)
             say(f"{title}: failed: {failed[job.folder]}")
         else:
             (job.folder / "failure.txt").unlink(missing_ok=True)
@@ -78,11 +75,20 @@ def run_jobs(
 def _run_fold(job: Job, place: int, protocol: Protocol, keep_models: bool, title: str) -> None:
     job.open()
     fold = job.folds[place]
-    folder = job.fold_folder(fold)
-    if finished_run(folder) is not None:
+    if finished_run(job.fold_folder(fold)) is not None:
         return
     say(f"{title}: {fold.name}" + (f", fold {place + 1} of {len(job.folds)}" if len(job.folds) > 1 else ""))
     began = time.monotonic()
+    m = train_fold(job, place, protocol, keep_models).metrics
+    say(f"  {m['right']} of {m['clips']} right, {time.monotonic() - began:.0f} s")
+
+
+def train_fold(
+    job: Job, place: int, protocol: Protocol, keep_models: bool, settings: TrainSettings | None = None
+) -> RunResult:
+    """Train and test one fold of an opened job, or go on with it; its result lies in the fold's folder."""
+    fold = job.folds[place]
+    folder = job.fold_folder(fold)
     result = train(
         protocol.data,
         out=str(folder),
@@ -90,16 +96,16 @@ def _run_fold(job: Job, place: int, protocol: Protocol, keep_models: bool, title
         group_pattern=protocol.group_pattern,
         lists=protocol.lists,
         resume=True,
-        settings=job.settings,
+        report=len(job.folds) == 1,
+        settings=settings or job.settings,
     )
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # a finished run never goes on
     if not keep_models:
         (folder / "model.safetensors").unlink(missing_ok=True)
-    m = result.metrics
-    say(f"  {m['right']} of {m['clips']} right, {time.monotonic() - began:.0f} s")
+    return result.folds[0]
 
 
-def _pool(job: Job, protocol: Protocol, catalog: Catalog) -> None:
+def pool_job(job: Job, protocol: Protocol, catalog: Catalog) -> None:
     """The folds' tests as one result in the job's folder; of a single fold that is there already."""
     if len(job.folds) > 1 and finished_run(job.folder) is None:
         results = [_finished(job.fold_folder(fold)) for fold in job.folds]
@@ -116,6 +122,15 @@ def _finished(folder: Path) -> RunResult:
 
 def _sum_left(by_job: dict[Path, float], jobs: Sequence[Job], failed: Failed) -> float:
     return sum(by_job.get(job.folder, 0.0) for job in jobs if job.folder not in failed)
+
+
+def note_failure(job: Job, error: Exception) -> str:
+    """Why a job failed, in one line; where it is no failure that a user can meet, the traceback goes to a file."""
+    if isinstance(error, KineGRUError):
+        return str(error)
+    with atomic_write(job.folder / "failure.txt") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def read_predictions(job: Job) -> Predictions | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from filelock import FileLock, Timeout
 
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset, FeatureCache
@@ -53,20 +55,58 @@ def fill_cache(
     cache = FeatureCache(folder, model.cache_fingerprint(), dataset, precision)
     errors: dict[int, str] = {}
     items = [(index, view) for view in views for index in range(len(dataset))]
+    with _alone(folder / f"{cache.key}.lock", accelerator, bool(cache.missing(items)), say):
+        errors = _fill_missing(model, cache, items, accelerator, workers, say, track)
+    good = [clip for index, clip in enumerate(dataset.clips) if index not in errors]
+    return CachedDataset(cache.over(good)), errors
+
+
+def _fill_missing(
+    model: Any,
+    cache: FeatureCache,
+    items: list[tuple[int, int]],
+    accelerator: Accelerator,
+    workers: int,
+    say: Callable[[str], None] | None,
+    track: Callable[[int, int], None] | None,
+) -> dict[int, str]:
     # one process looks: another that looked later would see what this one has written, and take another share
     missing = broadcast_object_list([cache.missing(items) if accelerator.is_main_process else None])[0]
+    errors: dict[int, str] = {}
     if missing:
-        p = dataset.preprocessing
+        p = cache.dataset.preprocessing
         encode = encode_with(model, accelerator.device)
         shape = encode(torch.zeros(1, 1, p.channels, p.size, p.size)).shape[2:]  # (C, h, w)
         needed = cache.estimate(len(missing), (p.frames, *shape))
         cache.require_space(needed)
         accelerator.wait_for_everyone()
         if say is not None and accelerator.is_main_process:
-            say(f"feature cache: {len(missing)} of {len(items)} views to compute, {needed / 1e9:.2f} GB in {folder}")
+            size = f"{needed / 1e9:.2f} GB in {cache.folder}"
+            say(f"feature cache: {len(missing)} of {len(items)} views to compute, {size}")
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         errors = cache.fill(mine, encode, workers=workers, progress=track)
         errors = dict(gather_object(list(errors.items())))
         accelerator.wait_for_everyone()
-    good = [clip for index, clip in enumerate(dataset.clips) if index not in errors]
-    return CachedDataset(cache.over(good)), errors
+    return errors
+
+
+@contextlib.contextmanager
+def _alone(file: Path, accelerator: Accelerator, needed: bool, say: Callable[[str], None] | None) -> Iterator[None]:
+    """Of several runs that need the same features one computes them, and the others wait and find them."""
+    if not needed or not accelerator.is_main_process:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if say is not None:
+            say("feature cache: another run computes these features; waiting for it")
+        lock.acquire()
+    except NotImplementedError:  # a file system without locks: both compute, and one of two equal files stays
+        pass
+    try:
+        yield
+    finally:
+        lock.release()

@@ -56,7 +56,7 @@ def score_clips(
         for number, decoded in enumerate(load_batches(dataset, batches, workers), start=1):
             errors |= decoded.errors
             if decoded.inputs is not None:
-                logits = model(decoded.inputs.to(accelerator.device))  # (n, K)
+                logits = model(decoded.inputs.to(accelerator.device).float())  # (n, K)
                 probabilities = logits.double().softmax(dim=1).cpu().numpy()
                 for index, target, one in zip(decoded.indices, decoded.targets.tolist(), probabilities, strict=True):
                     found.setdefault(index, (target, []))[1].append(one)

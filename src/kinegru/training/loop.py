@@ -159,7 +159,8 @@ class _Fit:
                     continue
                 inputs = torch.zeros(self.empty_shape)  # no clip at all, but every process has to take part
             self.empty_shape, learnt = (0, *inputs.shape[1:]), True
-            inputs, targets = inputs.to(device, non_blocking=True), batch.targets.to(device)
+            inputs = inputs.to(device, non_blocking=True).float()  # cached maps come as they are stored
+            targets = batch.targets.to(device)
             inputs, others, share = mix_clips(inputs, targets, s.mixup)
             last = number == len(step.micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):

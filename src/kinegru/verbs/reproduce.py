@@ -15,6 +15,7 @@ from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
 from kinegru.reproduction.cost import CostBook, Estimate, Machine, estimate, measure_machine
 from kinegru.reproduction.files import write_table
+from kinegru.reproduction.parallel import run_side_by_side
 from kinegru.reproduction.plan import (
     Job,
     Protocol,
@@ -90,6 +91,7 @@ def reproduce(
     weights: dict[str, str] | None = None,
     scratch: Scratch = "trained",
     keep_models: bool = False,
+    processes: int = 1,
     dry_run: bool = False,
     settings: TrainSettings | None = None,
 ) -> Reproduced:
@@ -112,10 +114,11 @@ def reproduce(
             file is given, a backbone without one starts from scratch.
         scratch: A backbone without weights is `trained` whole (profile full), or stays `frozen` at random.
         keep_models: Keep the model file of every fold.
+        processes: Folds trained at the same time, where one does not fill the GPU or the cores.
         dry_run: Say what would be run, with estimated time and disk, and run nothing.
     """
     settings = settings or TrainSettings()
-    _check(settings, seeds, what)
+    _check(settings, seeds, processes)
     catalog = load_catalog(data, group_pattern, lists)
     folder = Path(out) if out else Path("runs") / "reproduce" / (Path(data).resolve().stem or "data")
     protocol = Protocol(
@@ -155,7 +158,11 @@ def reproduce(
     if not dry_run:
         say(f"{table.title}: {_to_do(jobs)}, about {duration(before.seconds)} ({_basis(before)})")
         with progress_bar(table.key) as track:
-            failed = run_jobs(jobs, protocol, catalog, track, lambda: left().by_job, write, keep_models)
+            common = (jobs, protocol, catalog, track, lambda: left().by_job, write)
+            if processes == 1:
+                failed = run_jobs(*common, keep_models)
+            else:
+                failed = run_side_by_side(*common, processes, keep_models)
         files = write(failed)
     result = result_now(failed)
     reasons = {f"{row.name}, seed {seed}": reason for row in result.rows for seed, reason in row.failures.items()}
@@ -234,7 +241,9 @@ def _to_do(jobs: list[Job]) -> str:
     return f"{rows} rows, {len(jobs)} runs of {folds} folds in all, {states.count('finished')} runs finished"
 
 
-def _check(settings: TrainSettings, seeds: list[int], what: str) -> None:
+def _check(settings: TrainSettings, seeds: list[int], processes: int) -> None:
+    if processes < 1:
+        raise UsageError(f"--processes {processes}: give 1 or more")
     if settings.seed != 0:
         raise UsageError("--seed: reproduce takes --seeds, such as --seeds 0 1 2")
     if not seeds or len(set(seeds)) < len(seeds):

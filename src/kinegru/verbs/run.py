@@ -75,9 +75,13 @@ def finished_run(folder: Path) -> RunResult | None:
 
 
 def train_split(
-    catalog: Catalog, split: Split, settings: TrainSettings, run: Path, command: str, resume: bool = False
-) -> RunResult:
-    """Train on `split.train`, choose on validation clips, test once on `split.test`, write everything to `run`."""
+    catalog: Catalog, split: Split, settings: TrainSettings, run: Path, command: str, resume: bool = False,
+    report: bool = True,
+) -> RunResult:  # fmt: skip
+    """Train on `split.train`, choose on validation clips, test once on `split.test`, write everything to `run`.
+
+    Without `report` no page and no figures are drawn.
+    """
     began = time.monotonic()
     accelerator = make_accelerator(settings)
     tell = say if accelerator.is_main_process else lambda message: None
@@ -151,7 +155,8 @@ def train_split(
             run / "model.safetensors", model.cpu(), catalog.labels, preprocessing.to_dict(), origin,
             clip_statistics(train_clips),
         )  # fmt: skip
-        write_run_report(run, predictions, context, catalog, run / "history.csv")
+        if report:
+            write_run_report(run, predictions, context, catalog, run / "history.csv")
         finish(result, context)
         _say_bad(bad_clips)
         tell(f"trained and tested in {duration(context.seconds or 0)}")

@@ -56,6 +56,7 @@ def train(
     lists: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     settings: TrainSettings | None = None,
 ) -> TrainResult:
     """Train a model on part of the clips of DATA, test it once on the rest, and write model, predictions and report.
@@ -72,6 +73,7 @@ def train(
         lists: Folder of the official split lists, where it is not beside the clips.
         resume: Continue a run that was stopped.
         overwrite: Start anew in a folder that holds a run.
+        report: Draw a report of every fold; the one of all folds together is always drawn.
     """
     settings = settings or TrainSettings()
     run = Path(out) if out else Path("runs") / (Path(data).resolve().stem or "run")
@@ -84,7 +86,7 @@ def train(
     splits = make_splits(catalog, split, settings.seed)
     command = _command(data, run, split, group_pattern)
     if len(splits) == 1:
-        result = train_split(catalog, splits[0], settings, run, command, resume)
+        result = train_split(catalog, splits[0], settings, run, command, resume, report)
         return TrainResult(run, result.metrics, [result], result.siblings)
     results: list[RunResult] = []
     for number, one in enumerate(splits, start=1):
@@ -92,7 +94,7 @@ def train(
         done = on_main_process(finished_run, folder) if resume else None
         if done is None:
             on_main_process(say, f"fold {number} of {len(splits)}: {one.name}")
-        result = done or train_split(catalog, one, settings, folder, command, resume)
+        result = done or train_split(catalog, one, settings, folder, command, resume, report)
         results.append(result)
         on_main_process(say, f"  {one.name}: {result.metrics['right']} of {result.metrics['clips']} right")
     pooled = on_main_process(pool_runs, catalog, results, settings, run, split, command)
