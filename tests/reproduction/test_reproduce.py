@@ -146,6 +146,17 @@ def test_processes_change_the_order_of_work_and_not_the_results(out, words, tmp_
         assert a.clips == b.clips and np.allclose(a.scores, b.scores, atol=1e-4)
 
 
+def test_a_killed_run_leaves_no_process_behind(words, tmp_path):
+    command = [sys.executable, "-m", "kinegru", *words[:-1], str(tmp_path / "out"), "--processes", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    began = time.monotonic()
+    while not list((tmp_path / "out").glob("runs/*/seed-*/settings.yaml")):  # a fold is being trained
+        assert process.poll() is None and time.monotonic() - began < 300
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)  # returns when the last one that holds its stderr has ended
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [

@@ -139,3 +139,12 @@ def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
     console.quiet = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """Stop when the first process is gone, even if it was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
