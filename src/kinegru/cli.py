@@ -5,6 +5,7 @@
 * `--group-pattern` and `--group_pattern` are the same; a switch needs no value, and `--no-augment` turns one off.
 * `--config FILE` reads a YAML recipe; options after it win. `--json` prints the result for machines, `--debug` lets a
   traceback through.
+* A verb with a parameter `json` prints for machines itself, as it goes on; of its result `show` is told either way.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def run(verb: str, arguments: list[str]) -> int:
         values = parser.parse_arguments(_join_lists(_complete_switches(arguments, function), function))
     except SystemExit as stop:  # help, or wrong use
         return int(stop.code or 0)
-    as_json, debug = values.pop("json"), values.pop("debug")
+    as_json = "json" not in _types(function) and values.pop("json")
+    debug = values.pop("debug")
     _quieten(debug)
     try:
         return _call(module, function, values, as_json)
@@ -95,7 +97,10 @@ def make_parser(verb: str, function: Callable[..., Any]) -> VerbParser:
     for kind in flat.values():
         parser.add_class_arguments(kind)
     parser.add_argument("--config", action="config", help="YAML recipe to start from; options given here win.")
-    parser.add_argument("--json", type=bool, default=False, help="Print the result as JSON, nothing else, on stdout.")
+    if "json" not in types:
+        parser.add_argument(
+            "--json", type=bool, default=False, help="Print the result as JSON, nothing else, on stdout."
+        )
     parser.add_argument("--debug", type=bool, default=False, help="Show tracebacks and the libraries' messages.")
     return parser
 

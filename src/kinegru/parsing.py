@@ -139,7 +139,7 @@ def _placeholder(action: Action) -> str:
         return "N"
     if float in kinds:
         return "X"
-    names = {"config": "FILE", "video": "FILE", "out": "FOLDER", "cache": "FOLDER", "lists": "FOLDER"}
+    names = {"config": "FILE", "video": "FILE", "record": "FILE", "out": "FOLDER", "cache": "FOLDER", "lists": "FOLDER"}
     return names.get(action.dest, "TEXT")
 
 

@@ -177,7 +177,7 @@ class Decoder:
         """Take size and orientation from the first frame."""
         if self._size is None:
             self._size = (frame.width, frame.height)
-            self.matrix = _display_matrix(frame)
+            self.matrix = display_matrix(frame)
 
     def note(self, damage: str) -> None:
         """Remember what was wrong with the file; the first of it is told."""
@@ -250,7 +250,7 @@ def _reason(error: BaseException) -> str:
     return text.splitlines()[0].lower()
 
 
-def _display_matrix(frame: av.VideoFrame) -> Matrix | None:
+def display_matrix(frame: av.VideoFrame) -> Matrix | None:
     """(a, b, c, d) of the frame's display matrix, None for a picture that is stored as it is shown."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
