@@ -2,7 +2,7 @@
 # test   all tests
 # lint   style and types
 # docs   the documentation as a site, in site/
-# bench  how fast reading and training are: make bench DATA=folder measures on your clips
+# bench  every figure that needs no GPU, 10 minutes each at most, into runs/bench; DATA=folder reads your clips
 #
 # PYTHON is the interpreter that makes .venv (3.10 or newer); JOBS test processes run at a time; TORCH_INDEX is the
 # address of a package index with CPU builds of torch, where the default one has CUDA builds only.
@@ -34,11 +34,15 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
 
+# gpu.py needs a GPU, timeline_weizmann.py the models of `kinegru train ... --split leave-one-group-out`
 bench: $(VENV)/.installed-benchmarks
 	$(if $(DATA),,$(BIN)/python -m kinegru.video.synthetic runs/bench-clips)
-	set -e; for script in benchmarks/*.py; do \
-		echo "$$script"; $(BIN)/python "$$script" "$(or $(DATA),runs/bench-clips)"; \
-	done
+	failed=; for script in startup decode cache_epoch recipe_costs convgru stream engines peers memory; do \
+		case $$script in decode|cache_epoch|recipe_costs) clips="$(or $(DATA),runs/bench-clips)";; *) clips=;; esac; \
+		echo "benchmarks/$$script.py"; \
+		$(if $(shell command -v timeout),timeout 900) $(BIN)/python benchmarks/$$script.py $${clips:+"$$clips"} --json runs/bench/$$script.json \
+			|| failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 # .venv is made once; what is in it is installed anew only where the pins or the requirements changed.
 

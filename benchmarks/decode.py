@@ -1,4 +1,4 @@
-"""Reading clips: our path against OpenCV's reader on the same files, interleaved in one run.
+"""Reading clips: our path against OpenCV's reader and torchcodec's on the same files, interleaved in one run.
 
     python benchmarks/decode.py ../shared/data/weizmann ../shared/data/fights --json results/benchmarks/decode.json
 
@@ -6,7 +6,10 @@ Each side gives the same thing, 40 uniformly sampled RGB frames of 299 x 299 as 
 the same code for any reader and left out. OpenCV is used well: `grab` for frames that are not wanted, `retrieve` for
 those that are, its threads set like ours. Two of its resizes are measured: INTER_CUBIC, the name training scripts use,
 which does not antialias (each output pixel sees 4 x 4 input pixels however much the picture shrinks), and INTER_AREA,
-which does. Ours is antialiased bicubic. Per clip the sides take turns; a clip's time is its median over the repeats.
+which does. Ours is antialiased bicubic. torchcodec decodes the wanted frames by their numbers, which its default, exact
+mode finds by a scan of the file; measured are its decoder's own resize, and our resize of the frames that it gives. It
+needs the libraries of FFmpeg 4 to 8 on the machine; where it cannot be loaded the result says so. Per clip the sides
+take turns; a clip's time is its median over the repeats.
 """
 
 from __future__ import annotations
@@ -32,9 +35,20 @@ from kinegru.video.reader import probe
 from kinegru.video.sampling import uniform_indices
 from kinegru.video.transforms import Preprocessing
 
+try:
+    import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (torchcodec's resize imports torchvision)
+    import torchcodec
+    from torchcodec.decoders import VideoDecoder
+    from torchcodec.transforms import Resize
+
+    TROUBLE = ""
+except (ImportError, RuntimeError, OSError) as error:  # not installed, or no FFmpeg that it knows
+    TROUBLE = " ".join(str(error).split())[:200]
+
 OURS = "KineGRU"
 CUBIC, AREA = "OpenCV INTER_CUBIC", "OpenCV INTER_AREA"
-SIDES = (OURS, CUBIC, AREA)
+CODEC, CODEC_OURS = "torchcodec", "torchcodec, our resize"
+SIDES = (OURS, CUBIC, AREA, *(() if TROUBLE else (CODEC, CODEC_OURS)))
 
 
 def read_ours(path: str, preprocessing: Preprocessing) -> np.ndarray:
@@ -54,6 +68,16 @@ def read_opencv(path: str, preprocessing: Preprocessing, threads: int, interpola
             found[number] = cv2.cvtColor(cv2.resize(image, size, interpolation=interpolation), cv2.COLOR_BGR2RGB)
     capture.release()
     return np.stack([found[i] for i in indices])  # (T, S, S, 3)
+
+
+def read_torchcodec(path: str, preprocessing: Preprocessing, threads: int, own: bool) -> np.ndarray:
+    """`own`: the decoder resizes each frame itself; else our resize is given the frames."""
+    resize = [Resize((preprocessing.size, preprocessing.size))] if own else None
+    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=threads, transforms=resize)
+    assert decoder.metadata.num_frames is not None
+    indices = uniform_indices(decoder.metadata.num_frames, preprocessing.frames).tolist()
+    frames = decoder.get_frames_at(indices).data.numpy()  # (T, H, W, 3)
+    return frames if own else preprocessing.resize(frames).numpy()
 
 
 def parts_of_ours(path: str, preprocessing: Preprocessing) -> dict[str, float]:
@@ -90,6 +114,9 @@ def measure(paths: list[str], preprocessing: Preprocessing, threads: int, repeat
         CUBIC: lambda path: read_opencv(path, preprocessing, threads, cv2.INTER_CUBIC),
         AREA: lambda path: read_opencv(path, preprocessing, threads, cv2.INTER_AREA),
     }
+    if not TROUBLE:
+        read[CODEC] = lambda path: read_torchcodec(path, preprocessing, threads, own=True)
+        read[CODEC_OURS] = lambda path: read_torchcodec(path, preprocessing, threads, own=False)
     clips = []
     for done, path in enumerate(paths):
         outputs = {side: read[side](path) for side in SIDES}  # also brings the file into the page cache
@@ -122,7 +149,7 @@ def measure(paths: list[str], preprocessing: Preprocessing, threads: int, repeat
 
 
 def summarise(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By picture size and over all: median milliseconds, and the ratio OpenCV / ours with its quartiles."""
+    """By picture size and over all: median milliseconds, and the ratio of another side to ours with its quartiles."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for clip in clips:
         height = int(clip["size"].split("x")[1])
@@ -133,7 +160,7 @@ def summarise(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"pictures": name, "clips": len(members)}
         for side in SIDES:
             row[f"{side}, ms"] = round(1000 * statistics.median(c["seconds"][side] for c in members), 1)
-        for side in (CUBIC, AREA):
+        for side in SIDES[1:]:
             ratios = [c["seconds"][side] / c["seconds"][OURS] for c in members]
             low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
             row[f"{side} / ours"] = {"median": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}
@@ -150,11 +177,11 @@ def summarise(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def as_markdown(result: dict[str, Any]) -> str:
     about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     lines = [
-        "# Reading clips: ours against OpenCV",
+        "# Reading clips: ours against OpenCV and torchcodec",
         "",
         f"{result['frames']} frames of {result['size']} px from each clip as uint8 RGB, "
         f"{result['repeats']} interleaved repeats. Ratios above 1: ours is faster. "
-        "INTER_CUBIC does not antialias, INTER_AREA and ours do.",
+        "INTER_CUBIC does not antialias, the others do.",
         "",
         f"`{result['command']}`",
         "",
@@ -162,27 +189,29 @@ def as_markdown(result: dict[str, Any]) -> str:
     ]
     for run in result["runs"]:
         lines += ["", f"## {run['threads']} thread{'s' if run['threads'] > 1 else ''}", ""]
-        lines += [
-            "| pictures | clips | ours, ms | INTER_CUBIC, ms | ratio (quartiles) | INTER_AREA, ms | ratio (quartiles) |"
-        ]
-        lines += ["|---|---|---|---|---|---|---|"]
+        others = [side.removeprefix("OpenCV ") for side in SIDES[1:]]
+        lines += ["| pictures | clips | ours, ms |" + "".join(f" {side}, ms | ratio (quartiles) |" for side in others)]
+        lines += ["|" + "---|" * (3 + 2 * len(others))]
         for row in run["summary"]:
             cells = [row["pictures"], str(row["clips"]), str(row[f"{OURS}, ms"])]
-            for side in (CUBIC, AREA):
+            for side in SIDES[1:]:
                 ratio = row[f"{side} / ours"]
                 low, high = ratio["quartiles"]
                 cells += [str(row[f"{side}, ms"]), f"**{ratio['median']}** ({low} to {high})"]
             lines.append(f"| {' | '.join(cells)} |")
         everything = run["summary"][-1]
         parts = ", ".join(f"{part} {value} ms" for part, value in everything["parts, ms"].items())
+        totals = ", ".join(
+            f"{name} {everything[f'{side} / ours, total time']} ({everything[f'{side} / ours, total processor time']})"
+            for side, name in zip(SIDES[1:], others, strict=True)
+        )
         lines += [
             "",
-            f"All clips together: INTER_CUBIC takes {everything[f'{CUBIC} / ours, total time']} times our time "
-            f"({everything[f'{CUBIC} / ours, total processor time']} times our processor time, which other programs on "
-            f"the machine disturb less), INTER_AREA {everything[f'{AREA} / ours, total time']} times "
-            f"({everything[f'{AREA} / ours, total processor time']}). "
-            f"Where a clip's time goes without leaving any frame out, on average: {parts}.",
+            "All clips together, times our time (times our processor time, which other programs on the machine disturb "
+            f"less): {totals}. Where a clip's time goes without leaving any frame out, on average: {parts}.",
         ]
+    if TROUBLE:
+        lines += ["", f"torchcodec was not measured, it cannot be loaded here: {TROUBLE}"]
     return "\n".join(lines) + "\n"
 
 
@@ -206,7 +235,9 @@ def main() -> None:
     preprocessing = Preprocessing(frames=arguments.frames, size=arguments.size)
     result: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/decode.py", *sys.argv[1:]]),
-        "machine": machine() | {"opencv": cv2.__version__, "numpy": np.__version__},
+        "machine": machine()
+        | {"opencv": cv2.__version__, "numpy": np.__version__}
+        | ({} if TROUBLE else {"torchcodec": torchcodec.__version__}),
         "frames": arguments.frames,
         "size": arguments.size,
         "repeats": arguments.repeats,

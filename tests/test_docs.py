@@ -18,7 +18,24 @@ from kinegru.training.settings import TrainSettings
 from kinegru.video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/data.md", "docs/train.md", "docs/predict.md", "docs/timeline.md", "docs/reproduce.md"]
+PAGES = [
+    "README.md",
+    "docs/data.md",
+    "docs/train.md",
+    "docs/predict.md",
+    "docs/timeline.md",
+    "docs/explain.md",
+    "docs/live.md",
+    "docs/benchmarks.md",
+    "docs/reproduce.md",
+]
+TRAINED_FIRST = [  # they begin where training ended
+    "docs/predict.md",
+    "docs/timeline.md",
+    "docs/explain.md",
+    "docs/live.md",
+    "docs/benchmarks.md",
+]
 TRANSLATIONS = {"README.md": "README.zh.md"} | {page: page.replace("docs/", "docs/zh/") for page in PAGES[1:]}
 ALL_PAGES = sorted(
     {"README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"}
@@ -31,6 +48,7 @@ NOT_RUN_HERE = {
     "python3": "makes an environment and downloads packages: make does the same in .ci/run",
     ".venv/bin/pip": "downloads packages: make does the same in .ci/run",
     ".venv/bin/pre-commit": "changes the repository's git hooks",
+    "python": "the benchmarks take minutes; tests/test_benchmarks.py runs each at its smallest",
     "accelerate": "two processes are compared with one in tests/training",
 }
 
@@ -98,7 +116,7 @@ def test_commands_and_python_of_a_page_run(page, things, tmp_path, monkeypatch, 
     shutil.copytree(things, sandbox)
     monkeypatch.chdir(sandbox)
     monkeypatch.setenv("KINEGRU_CACHE", str(tmp_path / "cache"))
-    if page in ("docs/predict.md", "docs/timeline.md"):  # they begin where training ended
+    if page in TRAINED_FIRST:
         assert main(["train", "clips", "--backbone-weights", "none", *SMALL]) == 0
     ran = 0
     for words in commands(page):

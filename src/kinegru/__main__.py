@@ -13,6 +13,10 @@ VERBS = {  # verb -> what it does; its function lives in kinegru.verbs.<verb>
     "evaluate": "a model on labelled clips: predictions, measures with intervals, report",
     "predict": "what happens in these video files",
     "timeline": "what happens when in a recording of any length: JSON, CSV, subtitles",
+    "explain": "where and when the model looked: heat over the video, gates and score over time",
+    "live": "what happens now: camera, network stream, file or pipe, with the delay and what was missed",
+    "export": "the model for other runtimes, faster on a processor: ONNX, eight bits, OpenVINO; checked against torch",
+    "benchmark": "how fast a model is on this machine: live and on whole windows, with every engine it has",
     "reproduce": "a table or figure of the paper, every row under one protocol, beside the paper's figures",
 }
 

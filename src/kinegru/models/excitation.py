@@ -123,5 +123,12 @@ class Excitation(nn.Module):
             return x * ((1 + self.ce.mask(x)) * self.scale)
         return x
 
+    def masks(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """M_s (N, T, 1, h, w) and M_c (N, T, C, 1, 1) as `forward` applies them, None for what the mode lacks."""
+        spatial = None if self.ste is None else self.ste.mask(x)
+        if self.ce is None:
+            return spatial, None
+        return spatial, self.ce.mask(x * (1 + spatial) if self.mode == "serial" and spatial is not None else x)
+
     def extra_repr(self) -> str:
         return f"mode={self.mode}, scale={self.scale:.3f}"

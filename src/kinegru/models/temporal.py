@@ -87,6 +87,13 @@ class ConvGRU(nn.Module):
         return self._advance(self.input_conv(x), h)
 
     def _advance(self, gx: Tensor, h: Tensor | None) -> Tensor:
+        z, _, n, h = self.gates(gx, h)
+        return torch.lerp(n, h, z)  # (1 - z)·n + z·h
+
+    def gates(self, gx: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One frame of what the input convolution gave, (N, 3·hidden, h, w), and the state so far -> z, r, n and that
+        state (zeros for None), each (N, hidden, h, w), float32 or wider.
+        """
         gx = gx.to(torch.promote_types(gx.dtype, torch.float32))
         gx_zr, gx_n = gx.split((2 * self.hidden_channels, self.hidden_channels), dim=1)
         if h is None:
@@ -100,7 +107,7 @@ class ConvGRU(nn.Module):
             weight_zr, weight_n = self.hidden_conv.weight.split((2 * self.hidden_channels, self.hidden_channels))
             z, r = torch.sigmoid(gx_zr + self._convolve(h, weight_zr).to(gx.dtype)).chunk(2, dim=1)
             n = torch.tanh(gx_n + self._convolve(r * h, weight_n).to(gx.dtype))
-        return torch.lerp(n, h, z)  # (1 - z)·n + z·h
+        return z, r, n, h
 
     def _convolve(self, h: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(h.to(weight.dtype), weight, padding=self.hidden_conv.padding)
@@ -197,12 +204,25 @@ class MapRecurrence(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """What `per_frame` gave for the next frames, (N, T, ..., h, w), and the state before -> the state after."""
-        previous = None
-        if self.differences:
-            own, moved = parts.to(torch.promote_types(parts.dtype, torch.float32)).chunk(2, dim=2)
-            parts, previous = own + _steps(moved, state), moved[:, -1]
-        states, last = self.convgru.advance(parts, None if state is None else state.last[0])  # (N, T, hidden, h, w)
+        gx, previous = self._inputs(parts, state)
+        states, last = self.convgru.advance(gx, None if state is None else state.last[0])  # (N, T, hidden, h, w)
         return State(_frames(parts, state), _keep(states, self.readout, state), (last,), previous)
+
+    def gates(self, part: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
+        """What `per_frame` gave for the next frame, (N, 1, ..., h, w), and the state before -> z and r of that step.
+
+        Each (N, hidden, h, w), in (0, 1): the share of the state that is kept, and how far it enters the new candidate.
+        """
+        gx, _ = self._inputs(part, state)
+        z, r, _, _ = self.convgru.gates(gx[:, 0], None if state is None else state.last[0])
+        return z, r
+
+    def _inputs(self, parts: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
+        """(N, T, 3·hidden, h, w) for the recurrence, and what the next frame's difference needs of the last one."""
+        if not self.differences:
+            return parts, None
+        own, moved = parts.to(torch.promote_types(parts.dtype, torch.float32)).chunk(2, dim=2)
+        return own + _steps(moved, state), moved[:, -1]
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, h, w)."""

@@ -1,20 +1,35 @@
-"""What runs a model's parts: the interface that a stream needs, and torch behind it.
+"""What runs a model's parts: the interface that a stream needs, torch behind it, and the choice of another engine.
 
 A model with a radius falls into parts that meet only in small tensors. `trunk` and `parts` are dear and see each frame
 once; `advance` and `logits` are cheap and see all of a window. Whatever runs them gives the same numbers.
+
+torch is always there, with batch norms folded and channels last in memory. The other engines run what `kinegru export`
+wrote beside the model file; they are for processors.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import logging
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from kinegru.errors import ModelFileError, UsageError
+from kinegru.recognition.fold import fold_batch_norms
+
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "torch", "onnx", "onnx-int8", "openvino"]
+EXACT = ("openvino", "onnx")  # engines that `auto` takes, the faster one first: they give torch's numbers
+PROBE_SIZE = 96  # pixels of the random frame that batch norms are folded on
 
 
 class Engine(Protocol):
     """The parts of a model, each without gradients."""
 
+    name: str  # as in `--engine`
     radius: int | None  # how many frames the neck looks to each side; None: the model has no parts that can be kept
 
     def trunk(self, frames: Tensor) -> Tensor:
@@ -34,7 +49,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The model itself, in eval mode.
+    """The model in eval mode: a copy with folded batch norms and channels last, or with `fold=False` as it is.
 
     >>> from kinegru.models.zoo import create_model
     >>> model = create_model("mobilenet_convgru_mcam_aff", 2, backbone="mobilenetv2_050", hidden_channels=4, width=8)
@@ -44,8 +59,11 @@ class TorchEngine:
     True
     """
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.model, self.device = model, device
+    name = "torch"
+
+    def __init__(self, model: Any, device: torch.device, fold: bool = True) -> None:
+        self.model: Any = folded(model) if fold else model
+        self.device = device
         self.radius: int | None = model.encoder.radius
 
     @torch.inference_mode()
@@ -72,3 +90,41 @@ class TorchEngine:
     def clip(self, frames: Tensor) -> Tensor:
         """See `Engine`."""
         return self.model(frames.to(self.device)).float()
+
+
+def folded(model: Any) -> Any:
+    """A copy of an `ActionRecognizer` for use alone: batch norms folded, 2-D convolutions channels last."""
+    weight = next(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.rand(1, 1, model.encoder.in_channels, PROBE_SIZE, PROBE_SIZE, generator=generator).to(weight)
+    copied = fold_batch_norms(model, probe)
+    for module in copied.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied
+
+
+def choose_engine(name: EngineName, model: Any, device: torch.device, path: Path) -> Engine:
+    """The engine of that name for the model in the file at `path`, whose exports lie beside it.
+
+    `auto` is the first of `EXACT` that was exported from this very file and whose runtime is installed, else torch; on
+    a GPU it is torch. Raises UsageError for an engine that cannot be had, ModelFileError for an export of another file.
+    """
+    from kinegru.recognition.exported import ExportedEngine, export_folder
+
+    if name == "torch" or (name == "auto" and device.type != "cpu"):
+        return TorchEngine(model, device)
+    if name != "auto":
+        if device.type != "cpu":
+            raise UsageError(f"engine {name} runs on processors only: give device cpu, or engine torch")
+        return ExportedEngine(export_folder(path, name), path)
+    for exact in EXACT:
+        folder = export_folder(path, exact)
+        if folder.is_dir():
+            try:
+                return ExportedEngine(folder, path)
+            except ModelFileError as error:  # of an older model, or damaged
+                logger.warning("%s; torch is used", error)
+            except UsageError as error:  # its runtime is missing
+                logger.info("%s; torch is used", error)
+    return TorchEngine(model, device)

@@ -18,7 +18,7 @@ import torch
 
 from kinegru.errors import UsageError, VideoError
 from kinegru.models.modelfile import LoadedModel, load_model, resolve
-from kinegru.recognition.engines import TorchEngine
+from kinegru.recognition.engines import Engine, EngineName, TorchEngine, choose_engine
 from kinegru.recognition.prediction import Prediction
 from kinegru.recognition.recording import scan
 from kinegru.recognition.stream import Stream
@@ -37,19 +37,35 @@ class Recognizer:
     (True, True)
     """
 
-    def __init__(self, loaded: LoadedModel, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self, loaded: LoadedModel, device: str | torch.device = "auto", engine: Engine | None = None
+    ) -> None:
         self.device = choose_device(device)
         self.model = loaded.model.to(self.device).eval()
         self.labels = tuple(loaded.labels)
         self.preprocessing = Preprocessing.from_dict(loaded.preprocessing)
         self.provenance = loaded.provenance
         self.clip_statistics = loaded.clip_statistics
-        self.engine = TorchEngine(self.model, self.device)
+        self.engine = engine or TorchEngine(self.model, self.device)
 
     @classmethod
-    def load(cls, path_or_hub_id: str | os.PathLike[str], device: str | torch.device = "auto") -> Recognizer:
-        """Open a model file, a folder that holds one (a RUN), or a model on a hub. Raises `ModelFileError`."""
-        return cls(load_model(resolve(path_or_hub_id)), device)
+    def load(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        device: str | torch.device = "auto",
+        engine: EngineName = "auto",
+    ) -> Recognizer:
+        """Open a model file, a folder that holds one (a RUN), or a model on a hub.
+
+        `engine` is what runs it: torch, or what `kinegru export` wrote beside the file (onnx, onnx-int8, openvino);
+        `auto` takes an export that gives torch's numbers where there is one and its runtime is installed, else torch.
+
+        Raises `ModelFileError` for a file or an export that cannot be used, `UsageError` where a runtime is missing.
+        """
+        path = resolve(path_or_hub_id)
+        loaded = load_model(path)
+        on = choose_device("cpu" if device == "auto" and engine not in ("auto", "torch") else device)
+        return cls(loaded, on, choose_engine(engine, loaded.model.to(on), on, path))
 
     def predict(self, source: str | os.PathLike[str] | np.ndarray) -> Prediction:
         """Recognise one clip: a video file, or its frames as uint8 (L, H, W, 3) RGB of any length L >= 1.
@@ -155,7 +171,7 @@ class Recognizer:
             return []
         counts = [len(clip) for clip in clips]
         with torch.inference_mode():
-            logits = self.model(torch.cat(clips).to(self.device))  # (windows of all clips, T, C, S, S) -> (.., K)
+            logits = self.engine.clip(torch.cat(clips))  # (windows of all clips, T, C, S, S) -> (.., K)
             scores = logits.float().softmax(dim=1).double().cpu().split(counts)
         return [
             Prediction(name, self.labels, rows.mean(dim=0).numpy()) for name, rows in zip(names, scores, strict=True)

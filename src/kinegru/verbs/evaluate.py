@@ -17,6 +17,7 @@ from kinegru.evaluation.context import RunContext
 from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
+from kinegru.recognition.engines import EngineName
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.verbs.provenance import seen_in_training, versions
 from kinegru.verbs.reporting import write_run_report
@@ -56,6 +57,7 @@ def evaluate(
     allow_trained_clips: bool = False,
     batch: int = 4,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    engine: EngineName = "auto",
 ) -> Evaluated:
     """Recognise labelled clips and write predictions, measures with intervals, figures and a report.
 
@@ -73,11 +75,12 @@ def evaluate(
         allow_trained_clips: With a split, evaluate also where some of its test clips were trained on.
         batch: Clips at a time.
         device: Where to compute.
+        engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
     """
     began = time.monotonic()
     if batch < 1:
         raise UsageError(f"--batch must be at least 1, not {batch}")
-    recognizer = Recognizer.load(model, device)
+    recognizer = Recognizer.load(model, device, engine)
     catalog = load_catalog(data, group_pattern, lists)
     known = recognizer.provenance
     if split == "model":
@@ -104,10 +107,13 @@ def evaluate(
             "the result says nothing about new clips"
         )
     folder = Path(out) if out else _beside(model)
+    notes = [f"{seen} of {len(clips)} evaluated clips were in the training set"] if seen else []
+    if recognizer.engine.name != "torch":
+        notes.append(f"the model was run by engine {recognizer.engine.name}")
     context = RunContext(
         data=str(catalog.describe()["name"]),
         date=time.strftime("%Y-%m-%d %H:%M"),
-        notes=(f"{seen} of {len(clips)} evaluated clips were in the training set",) if seen else (),
+        notes=tuple(notes),
         split=split or "all clips",
         siblings=siblings,
         train_clips=known.get("clips", {}).get("train"),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kinegru.console import progress_bar, say
 from kinegru.data.catalog import is_video
 from kinegru.errors import UsageError, VideoError
+from kinegru.recognition.engines import EngineName
 from kinegru.recognition.recognizer import Prediction, Recognizer
 
 
@@ -41,6 +42,7 @@ def predict(
     csv: bool = False,
     batch: int = 4,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    engine: EngineName = "auto",
 ) -> Predicted:
     """Recognise the action in each video file, as one clip.
 
@@ -51,11 +53,12 @@ def predict(
         csv: Print every class's score as CSV on stdout.
         batch: Clips at a time.
         device: Where to compute.
+        engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"--top and --batch must be at least 1, not {min(top, batch)}")
     files = [file for video in videos for file in _files(video)]
-    recognizer = Recognizer.load(model, device)
+    recognizer = Recognizer.load(model, device, engine)
     predictions: list[Prediction] = []
     failures: dict[str, str] = {}
     with progress_bar("recognising", quiet=len(files) < 2) as track:

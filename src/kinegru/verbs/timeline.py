@@ -15,6 +15,7 @@ from kinegru.console import progress_bar, say
 from kinegru.errors import UsageError
 from kinegru.files import atomic_write
 from kinegru.models.modelfile import resolve
+from kinegru.recognition.engines import EngineName
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.recording import Scanned, digest, scan
 from kinegru.recognition.timeline import UNKNOWN_LABEL, Rules, Segment, make_segments
@@ -64,6 +65,7 @@ def timeline(
     stride: int | None = None,
     rules: Rules | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    engine: EngineName = "auto",
 ) -> Timeline:
     """Say what happens when in a recording of any length, and write it as JSON, CSV and SRT subtitles.
 
@@ -78,6 +80,7 @@ def timeline(
         fps: Frames a second to look at; by default as in the training clips.
         stride: Frames from one window to the next; by default a quarter of a window.
         device: Where to compute.
+        engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
     """
     rules = (rules or Rules()).check()
     prefix = _prefix(out, recording)
@@ -88,14 +91,14 @@ def timeline(
     if video is not None:
         _check_video(video, recording)
     path = resolve(model)
-    recognizer = Recognizer.load(path, device)
+    recognizer = Recognizer.load(path, device, engine)
     with Recording(recording):  # a file that cannot be read is refused before anything is written
         pass
     if "calibration" not in recognizer.provenance:
         say("note: the model file has no calibration (no validation part in training): scores are taken as they are")
     if fps is None and recognizer.frame_rate is None:
         say("note: the model file does not say how long its clips were: frames are taken at the recording's own rate")
-    bound = {"recording": digest(recording), "model": digest(path)}
+    bound = {"recording": digest(recording), "model": digest(path), "engine": recognizer.engine.name}
     with progress_bar(f"timeline of {shown(Path(recording).name)}, seconds") as track:
         scanned, log = scan(recognizer, recording, fps, stride, _beside(prefix, ".partial"), bound, track)
     if log.resumed:

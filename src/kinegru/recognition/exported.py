@@ -1,0 +1,175 @@
+"""An engine made of exported graphs, whatever runs them.
+
+An export is a folder beside the model file: `model.safetensors` and `model.onnx/`. It holds one file a graph
+(`kinegru.recognition.graphs`) and `export.json` with all that another program needs besides: labels, preprocessing, how
+the graphs fit together. The model file stays the truth: `export.json` names it by its fingerprint, and an export of
+another file is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinegru.errors import ModelFileError
+
+MANIFEST = "export.json"
+FORMAT_VERSION = 1
+ENDINGS = {"onnx": ".onnx", "onnx-int8": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+FRAMES_PER_PASS = 8  # through the trunk; measured: more is no faster on a CPU
+
+
+class Runtime(Protocol):
+    """Graphs, loaded."""
+
+    def run(self, graph: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One graph's outputs for its inputs, both in the order of `kinegru.recognition.graphs`."""
+
+
+class _State(NamedTuple):
+    frames: int
+    carried: list[np.ndarray]  # each (N, ...)
+
+
+class ExportedEngine:
+    """See `kinegru.recognition.engines.Engine`; `advance` takes one frame after the other through the graph `step`.
+
+    `path` is the model file that the folder must have been exported from; None does not compare. Raises ModelFileError
+    for a folder that is none of ours, or of another model file, UsageError where the runtime is not installed.
+    """
+
+    def __init__(self, folder: Path, path: Path | None = None) -> None:
+        self.manifest = read_manifest(folder, path)
+        self.name: str = self.manifest["format"]
+        self.radius: int | None = self.manifest["radius"]
+        self.runtime = _runtime(self.name, folder, list(self.manifest["graphs"]))
+
+    def trunk(self, frames: Tensor) -> Tensor:
+        """See `Engine`."""
+        images = frames.detach().cpu().numpy()
+        found = [self._run("trunk", images[at : at + FRAMES_PER_PASS]) for at in range(0, len(images), FRAMES_PER_PASS)]
+        return torch.from_numpy(np.concatenate(found) if len(found) > 1 else found[0])
+
+    def parts(self, maps: Tensor, keep: slice) -> Tensor:
+        """See `Engine`."""
+        return torch.from_numpy(self._parts(maps.numpy()[None], np.arange(len(maps))[keep])[0])
+
+    def advance(self, parts: Tensor, state: Any = None) -> Any:
+        """See `Engine`."""
+        return self._advance(parts.numpy()[None], state)
+
+    def logits(self, state: Any) -> Tensor:
+        """See `Engine`."""
+        return torch.from_numpy(self._logits(state)[0])
+
+    def clip(self, frames: Tensor) -> Tensor:
+        """See `Engine`."""
+        if self.radius is None:
+            images = frames.detach().cpu().numpy()
+            return torch.from_numpy(np.concatenate([self._run("clip", clip[None]) for clip in images]))
+        clips, length = frames.shape[:2]
+        maps = self.trunk(frames.flatten(0, 1)).numpy().reshape(clips, length, *self._shape("trunk"))
+        parts = np.concatenate([self._parts(clip[None], np.arange(length)) for clip in maps])  # (N, T, ...)
+        return torch.from_numpy(self._logits(self._advance(parts)))
+
+    def _parts(self, maps: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """(N, T, C0, h0, w0) -> (N, k, ...)."""
+        if not len(keep):
+            return np.empty((len(maps), 0, *self._shape("neck")), np.float32)
+        return self._run("neck", maps, keep.astype(np.int64))
+
+    def _advance(self, parts: np.ndarray, state: _State | None = None) -> _State:
+        """(N, T, ...)."""
+        for number in range(parts.shape[1]):
+            part = np.asarray(parts[:, number], order="C")
+            if state is None:
+                state = _State(1, self.runtime.run("start", [part]))
+            else:
+                state = _State(state.frames + 1, self.runtime.run("step", [part, *state.carried]))
+        assert state is not None, "a clip has at least one frame"
+        return state
+
+    def _logits(self, state: _State) -> np.ndarray:
+        return self._run("read", state.carried[0], np.array(state.frames, np.int64))
+
+    def _run(self, graph: str, *inputs: np.ndarray) -> np.ndarray:
+        return self.runtime.run(graph, inputs)[0]
+
+    def _shape(self, graph: str) -> list[int]:
+        """Of a graph's output for one frame."""
+        return self.manifest["graphs"][graph]["shape"]
+
+
+def export_folder(path: Path, name: str) -> Path:
+    """Where the export of a model file lies.
+
+    >>> export_folder(Path("runs/clips/model.safetensors"), "onnx-int8").as_posix()
+    'runs/clips/model.onnx-int8'
+    """
+    return path.with_suffix(f".{name}")
+
+
+def fingerprint(path: Path) -> str:
+    """32 hex digits for the model file's content."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path, path: Path | None = None) -> dict[str, Any]:
+    """`export.json` of an export, checked. Raises ModelFileError, one line."""
+    if not (folder / MANIFEST).is_file():
+        command = f"kinegru export {path or 'MODEL'} --format {folder.suffix.removeprefix('.')}"
+        raise ModelFileError(f"{folder}: there is no export; `{command}` makes it")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version, source = int(manifest["format_version"]), manifest["model"]["fingerprint"]
+        files = [folder / f"{name}{ENDINGS[manifest['format']]}" for name in manifest["graphs"]]
+        sound = {"radius", "labels"} <= manifest.keys()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{folder / MANIFEST}: damaged; export the model again") from error
+    if not sound:
+        raise ModelFileError(f"{folder / MANIFEST}: damaged; export the model again")
+    if version > FORMAT_VERSION:
+        raise ModelFileError(f"{folder}: written by a newer kinegru (format {version}); export the model again")
+    for file in files:
+        if not file.is_file():
+            raise ModelFileError(f"{file}: is missing; export the model again")
+    if path is not None and source != fingerprint(path):
+        raise ModelFileError(f"{folder}: was exported from another model file than {path}; export it again")
+    return manifest
+
+
+def _runtime(name: str, folder: Path, graphs: list[str]) -> Runtime:
+    files = {graph: folder / f"{graph}{ENDINGS[name]}" for graph in graphs}
+    if name == "openvino":
+        from kinegru.recognition.openvino_engine import OpenVINO
+
+        return OpenVINO(files)
+    if name == "torch-export":
+        return TorchPrograms(files)
+    from kinegru.recognition.onnx_engine import OnnxRuntime
+
+    return OnnxRuntime(files)
+
+
+class TorchPrograms:
+    """What `torch.export` wrote, run by torch: to check it, and as an example of its use."""
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.programs = {graph: torch.export.load(file).module() for graph, file in files.items()}
+
+    @torch.inference_mode()
+    def run(self, graph: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See `Runtime`."""
+        found = self.programs[graph](*(torch.from_numpy(np.asarray(array, order="C")) for array in inputs))
+        return [tensor.numpy() for tensor in (found if isinstance(found, tuple | list) else [found])]

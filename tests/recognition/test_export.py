@@ -1,0 +1,201 @@
+"""An export runs as torch does, is written only if it does, and is tied to its model file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinegru.errors import KineGRUError, ModelFileError, UsageError
+from kinegru.models.modelfile import save_model
+from kinegru.models.zoo import create_model
+from kinegru.recognition import export as export_module
+from kinegru.recognition.engines import TorchEngine
+from kinegru.recognition.export import compare, export_model, require_packages
+from kinegru.recognition.exported import ExportedEngine, export_folder, fingerprint, read_manifest
+from kinegru.recognition.recognizer import Recognizer
+from kinegru.recognition.stream import Stream
+from kinegru.video.loading import load_clip
+from kinegru.video.reader import iter_frames
+from kinegru.video.synthetic import example_clip
+from kinegru.video.transforms import Preprocessing
+
+PREPROCESSING = Preprocessing(frames=4, size=64)
+SMALL = {"backbone": "xception_small", "hidden_channels": 4, "width": 8}
+EXACT = ("onnx", "openvino", "torch-export")
+TOLERANCE = 1e-4
+
+
+def lively(model):
+    """Masks that differ from one half, states that differ from zero, batch norms that do something."""
+    for module in model.modules():
+        if getattr(module, "running_mean", None) is not None:
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with every export beside it."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = lively(create_model("sc_xception_convgru_mcam_aff", 3, readout="mean", differences=True, **SMALL))
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save_model(path, model, ["a", "b", "c"], PREPROCESSING.to_dict())
+    recognizer = Recognizer.load(path, "cpu", "torch")
+    clip = load_clip(example_clip(), PREPROCESSING)
+    for form in ("onnx", "openvino", "onnx-int8", "torch-export"):
+        export_model(recognizer, path, form, export_folder(path, form), [clip])
+    return path
+
+
+def frames_of(count: int) -> list[np.ndarray]:
+    return [frame for frame, _ in zip(iter_frames(example_clip()), range(count), strict=False)]
+
+
+@pytest.mark.parametrize("form", EXACT)
+def test_an_exact_export_gives_torchs_numbers(form: str, exported: Path) -> None:
+    recognizer = Recognizer.load(exported, "cpu", "torch")
+    engine = ExportedEngine(export_folder(exported, form), exported)
+    clips = torch.rand(2, 7, 3, 64, 64) * 2 - 1  # another batch and another length than it was traced with
+    found = compare(TorchEngine(recognizer.model, torch.device("cpu"), fold=False), engine, list(clips))
+    assert found.greatest <= TOLERANCE and set(found.parts) == {"trunk", "neck", "logits"}
+    together = engine.clip(clips)
+    expected = recognizer.engine.clip(clips)
+    assert float((together - expected).abs().max() / expected.abs().max()) <= TOLERANCE
+    assert expected.std() > 1e-3  # there is something to compare
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, None])
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_stream_runs_on_every_engine(form: str, window: int | None, exported: Path) -> None:
+    sides = [Recognizer.load(exported, "cpu", name).stream(window=window) for name in ("torch", form)]
+    for frame in frames_of(9):
+        expected, found = (stream.step(frame) for stream in sides)
+        assert (expected is None) == (found is None)
+        if expected is not None and found is not None:
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+def test_eight_bits_are_near_and_are_in_eight_bits(exported: Path) -> None:
+    import onnx
+
+    recognizer = Recognizer.load(exported, "cpu", "torch")
+    engine = ExportedEngine(export_folder(exported, "onnx-int8"), exported)
+    clip = load_clip(example_clip(), PREPROCESSING)
+    maps, found = recognizer.engine.trunk(clip), engine.trunk(clip)
+    noise = float((maps - found).square().mean() / maps.square().mean())
+    assert 1e-6 < noise < 0.03  # 15 dB
+    stream = Stream(engine, PREPROCESSING, ["a", "b", "c"], 3)
+    assert [stream.step(frame) is None for frame in frames_of(4)] == [True, True, False, False]
+    for name in ("trunk", "neck"):
+        graph = onnx.load(export_folder(exported, "onnx-int8") / f"{name}.onnx").graph
+        weights = {value.name: value.data_type for value in graph.initializer}
+        assert onnx.TensorProto.INT8 in weights.values()
+    steps = onnx.load(export_folder(exported, "onnx-int8") / "step.onnx").graph
+    assert not any(node.op_type == "QuantizeLinear" for node in steps.node)
+
+
+def test_auto_takes_an_exact_export_and_torch_where_there_is_none(exported: Path, tmp_path: Path) -> None:
+    assert Recognizer.load(exported, "cpu").engine.name == "openvino"
+    alone = shutil.copy(exported, tmp_path / "model.safetensors")
+    assert Recognizer.load(alone, "cpu").engine.name == "torch"
+    shutil.copytree(export_folder(exported, "onnx-int8"), tmp_path / "model.onnx-int8")
+    assert Recognizer.load(alone, "cpu").engine.name == "torch"  # eight bits only where they are asked for
+    assert Recognizer.load(alone, engine="onnx-int8").engine.name == "onnx-int8"
+    with pytest.raises(ModelFileError, match=r"kinegru export .* --format onnx"):
+        Recognizer.load(alone, engine="onnx")
+
+
+def test_an_export_of_another_model_file_is_refused(exported: Path, tmp_path: Path, caplog) -> None:
+    other = tmp_path / "model.safetensors"
+    save_model(other, create_model("sc_xception_convgru_mcam_aff", 3, **SMALL), ["a", "b", "c"], {"size": 64})
+    shutil.copytree(export_folder(exported, "onnx"), tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match="another model file"):
+        Recognizer.load(other, engine="onnx")
+    assert Recognizer.load(other, "cpu").engine.name == "torch"
+    assert "another model file" in caplog.text
+
+
+def test_what_differs_from_torch_is_not_written(exported: Path, tmp_path: Path, monkeypatch) -> None:
+    path = Path(shutil.copy(exported, tmp_path / "model.safetensors"))
+    monkeypatch.setattr(export_module, "_traced_before", lambda path: export_folder(exported, "onnx"))
+    recognizer = Recognizer.load(path, "cpu", "torch")
+    clip = load_clip(example_clip(), PREPROCESSING)
+    with torch.no_grad():
+        recognizer.model.classifier.output.bias += 0.01  # the graphs are of what it was before
+    with pytest.raises(KineGRUError, match="differs from torch"):
+        export_model(recognizer, path, "openvino", tmp_path / "model.openvino", [clip])
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_check_that_fails_keeps_the_export_from_being_written(exported: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(export_module, "_traced_before", lambda path: export_folder(exported, "onnx"))
+    recognizer = Recognizer.load(exported, "cpu", "torch")
+
+    def refuse(engine) -> dict:
+        raise KineGRUError("too dear")
+
+    with pytest.raises(KineGRUError, match="too dear"):
+        export_model(
+            recognizer, exported, "openvino", tmp_path / "out", [load_clip(example_clip(), PREPROCESSING)], refuse
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_manifest_holds_what_another_program_needs(exported: Path) -> None:
+    found = json.loads((export_folder(exported, "onnx") / "export.json").read_text())
+    assert found["labels"] == ["a", "b", "c"] and found["preprocessing"]["size"] == 64
+    assert found["model"]["fingerprint"] == fingerprint(exported) and found["radius"] == 1
+    assert list(found["graphs"]) == ["trunk", "neck", "start", "step", "read"]
+    assert found["graphs"]["step"]["inputs"] == ["parts", "kept", "last_0", "previous"]
+    assert max(found["differences"].values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "export.json").write_text("{"), "damaged"),
+        (lambda folder: (folder / "step.onnx").unlink(), "is missing"),
+        (lambda folder: (folder / "trunk.onnx").write_bytes(b"nothing"), "cannot read it"),
+    ],
+)
+def test_a_damaged_export_is_named_in_one_line(damage, words: str, exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(export_folder(exported, "onnx"), tmp_path / "model.onnx")
+    damage(folder)
+    with pytest.raises(ModelFileError, match=words) as caught:
+        ExportedEngine(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch) -> None:
+    monkeypatch.setitem(export_module.PACKAGES, "openvino", ("no_such_package",))
+    with pytest.raises(UsageError, match=r"kinegru\[openvino\]"):
+        require_packages("openvino")
+
+
+def test_a_model_without_parts_has_one_graph_and_no_eight_bits(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = create_model("two_stream", 2, streams="rgb+flow", backbone="xception_small").eval()
+    preprocessing = Preprocessing(frames=2, size=32, modalities=("rgb", "flow"))
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, ["a", "b"], preprocessing.to_dict())
+    recognizer = Recognizer.load(path, "cpu", "torch")
+    clip = load_clip(example_clip(), preprocessing)
+    with pytest.raises(UsageError, match="one graph of whole clips"):
+        export_model(recognizer, path, "onnx-int8", tmp_path / "model.onnx-int8", [clip])
+    export_model(recognizer, path, "onnx", tmp_path / "model.onnx", [clip])
+    assert list(read_manifest(tmp_path / "model.onnx", path)["graphs"]) == ["clip"]
+    onnx, torch_ = (Recognizer.load(path, "cpu", name).predict(example_clip()).scores for name in ("onnx", "torch"))
+    np.testing.assert_allclose(onnx, torch_, atol=1e-5)
