@@ -12,11 +12,14 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 from kinegru.console import Track, console, say
 from kinegru.data.catalog import Catalog
+from kinegru.errors import KineGRUError
 from kinegru.reproduction.plan import Job, Protocol
 from kinegru.reproduction.runner import AfterJob, Failed, SecondsLeft, note_failure, pool_job, train_fold
 from kinegru.training.interrupts import Interrupted, stop_requests
@@ -53,40 +56,36 @@ def run_side_by_side(
 
 
 class _Progress:
+    """Tasks wait here and not in the pool, so that a finished job is pooled before another one is begun."""
+
     def __init__(
         self, pool: ProcessPoolExecutor, processes: int, jobs: Sequence[Job], protocol: Protocol, catalog: Catalog,
         keep_models: bool,
     ) -> None:  # fmt: skip
-        self.pool, self.processes, self.protocol, self.catalog = pool, processes, protocol, catalog
+        self.pool, self.processes = pool, processes
+        self.protocol, self.catalog, self.keep_models = protocol, catalog, keep_models
         self.failed: Failed = {}
-        self.folds: dict[Future[RunResult], tuple[Job, int]] = {}
-        self.pooled: dict[Future[None], Job] = {}
-        self.left = {job.folder: len(job.folds) for job in jobs}
+        self.waiting: deque[tuple[Job, int | None]] = deque()  # a job and its fold, None: all are there, pool them
+        self.running: dict[Future[RunResult | None], tuple[Job, int | None]] = {}
+        self.left = {job.folder: 0 for job in jobs}  # folds to train
         for job in jobs:
-            settings = job.settings
-            if settings.workers is None and (settings.profile == "full" or settings.cache == "off"):
-                settings = dataclasses.replace(
-                    settings, workers=_share(processes)
-                )  # each decodes
-            for place, fold in enumerate(job.folds):
-                if finished_run(job.fold_folder(fold)) is None:
-                    future = pool.submit(train_fold, job, place, protocol, keep_models, settings)
-                    self.folds[future] = (job, place)
-                else:
-                    self._folds_done(job)
+            places = [place for place, fold in enumerate(job.folds) if finished_run(job.fold_folder(fold)) is None]
+            self.left[job.folder] = len(places)
+            self.waiting += [(job, place) for place in places] or [(job, None)]
 
     def run(self, track: Track, left: SecondsLeft, after_job: AfterJob, total: int, stop: threading.Event) -> Failed:
         shown = 0.0
-        while self.folds or self.pooled:
-            running: list[Future] = [*self.folds, *self.pooled]
-            done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+        while self.waiting or self.running:
+            while self.waiting and len(self.running) < self.processes:
+                self._begin(*self.waiting.popleft())
+            done, _ = wait(self.running, timeout=1.0, return_when=FIRST_COMPLETED)
             if stop.is_set():
                 raise Interrupted("stopped; what is finished is kept, the same command goes on from there")
             for future in done:
-                self._take(future)
+                self._take(*self.running.pop(future), future)
             if done:
                 seconds = sum(s for folder, s in left().items() if folder not in self.failed)
-                track(total - len(self.folds), total, left=seconds / self.processes)
+                track(total - sum(self.left.values()), total, left=seconds / self.processes)
             if done and time.monotonic() - shown > SECONDS_BETWEEN_TABLES:
                 after_job(self.failed)
                 shown = time.monotonic()
@@ -94,37 +93,39 @@ class _Progress:
         track(total, total, left=0.0)
         return self.failed
 
-    def _take(self, future: Future) -> None:
-        if future in self.pooled:
-            self._outcome(self.pooled.pop(future), future)
-            return
-        if future not in self.folds:  # cancelled with another fold of its job
-            return
-        job, place = self.folds.pop(future)
-        if self._outcome(job, future):
-            m = future.result().metrics
-            title = f"{job.planned.row.name}, seed {job.seed}, {job.folds[place].name}"
-            say(f"{title}: {m['right']} of {m['clips']} right")
-            self._folds_done(job)
+    def _begin(self, job: Job, place: int | None) -> None:
+        future: Future
+        if place is None:
+            future = self.pool.submit(pool_job, job, self.protocol, self.catalog)
+        else:
+            settings = job.settings
+            if settings.workers is None and (settings.profile == "full" or settings.cache == "off"):
+                settings = dataclasses.replace(settings, workers=_share(self.processes))  # each decodes
+            future = self.pool.submit(train_fold, job, place, self.protocol, self.keep_models, settings)
+        self.running[future] = (job, place)
 
-    def _folds_done(self, job: Job) -> None:
-        self.left[job.folder] -= 1
-        if not self.left[job.folder]:
-            self.pooled[self.pool.submit(pool_job, job, self.protocol, self.catalog)] = job
-
-    def _outcome(self, job: Job, future: Future) -> bool:
-        """Whether it went well; if not, the other folds of the job are not begun."""
-        error = future.exception()
-        if error is None:
-            return True
-        if not isinstance(error, Exception):
-            raise error
-        if job.folder not in self.failed:
-            self.failed[job.folder] = note_failure(job, error)
-            say(f"{job.planned.row.name}, seed {job.seed}: failed: {self.failed[job.folder]}")
-        for other in [f for f, (mine, _) in self.folds.items() if mine is job and f.cancel()]:
-            del self.folds[other]
-        return False
+    def _take(self, job: Job, place: int | None, future: Future) -> None:
+        title = f"{job.planned.row.name}, seed {job.seed}"
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            raise KineGRUError(
+                f"a process ended in {title} or beside it, perhaps for want of memory; what is finished is kept, the "
+                "same command goes on from there, with fewer --processes if it happens again"
+            ) from None
+        except Exception as error:  # the other rows can still be run, the rest of this one is not
+            if job.folder not in self.failed:
+                self.failed[job.folder] = note_failure(job, error)
+                say(f"{title}: failed: {self.failed[job.folder]}")
+            self.waiting = deque(task for task in self.waiting if task[0] is not job)
+            self.left[job.folder] = 0
+            return
+        if place is not None and job.folder not in self.failed:
+            m = result.metrics
+            say(f"{title}, {job.folds[place].name}: {m['right']} of {m['clips']} right")
+            self.left[job.folder] -= 1
+            if not self.left[job.folder]:
+                self.waiting.appendleft((job, None))
 
 
 def _share(processes: int) -> int:
@@ -147,4 +148,6 @@ def _follow() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:  # the first lets a training save its state, one of the next ends the process
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.0)
