@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "startup": "--rounds 1 --models",
     "stream": "--models small-96 --window 3 --steps 1 --rounds 2",
+    "engines": "--models small-96 --window 3 --rounds 2",
     "convgru": "--maps small-96 --frames 2 --batch 1 --rounds 2",
     "memory": "--minutes 0.02 0.04 --rounds 1 --fps 5 --size 32 --window 2",
     "peers": "--ours kinegru-small-96 --peers s3d --window 3 --steps 1 --rounds 1",

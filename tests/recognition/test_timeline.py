@@ -238,6 +238,9 @@ class ColourEngine:
     def logits(self, state):
         return torch.stack([state.mean(), -state.mean()]) * 3
 
+    def clip(self, frames):
+        return torch.stack([self.logits(self.trunk(clip)) for clip in frames])
+
 
 @pytest.fixture
 def recognizer() -> Recognizer:

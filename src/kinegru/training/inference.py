@@ -52,11 +52,12 @@ def score_clips(
     batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
     found: dict[int, tuple[int, list[np.ndarray]]] = {}
     errors: dict[int, str] = {}
-    with torch.inference_mode(), accelerator.autocast():
+    with torch.inference_mode():
         for number, decoded in enumerate(load_batches(dataset, batches, workers), start=1):
             errors |= decoded.errors
             if decoded.inputs is not None:
-                logits = model(decoded.inputs.to(accelerator.device).float())  # (n, K)
+                with accelerator.autocast():  # the model alone: no stacking of float16 maps
+                    logits = model(decoded.inputs.to(accelerator.device).float())  # (n, K)
                 probabilities = logits.double().softmax(dim=1).cpu().numpy()
                 for index, target, one in zip(decoded.indices, decoded.targets.tolist(), probabilities, strict=True):
                     found.setdefault(index, (target, []))[1].append(one)
