@@ -26,6 +26,7 @@ PAGES = [
     "docs/timeline.md",
     "docs/explain.md",
     "docs/live.md",
+    "docs/engines.md",
     "docs/benchmarks.md",
     "docs/reproduce.md",
 ]
@@ -34,6 +35,7 @@ TRAINED_FIRST = [  # they begin where training ended
     "docs/timeline.md",
     "docs/explain.md",
     "docs/live.md",
+    "docs/engines.md",
     "docs/benchmarks.md",
 ]
 TRANSLATIONS = {"README.md": "README.zh.md"} | {page: page.replace("docs/", "docs/zh/") for page in PAGES[1:]}

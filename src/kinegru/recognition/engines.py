@@ -21,8 +21,8 @@ from kinegru.recognition.fold import fold_batch_norms
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "torch", "onnx", "onnx-int8", "openvino"]
-EXACT = ("openvino", "onnx")  # engines that `auto` takes, the faster one first: they give torch's numbers
+EngineName = Literal["auto", "torch", "onnx", "onnx-int8", "openvino", "openvino-int8"]
+EXACT = ("onnx", "openvino")  # engines that `auto` takes, the faster one first: they give torch's numbers
 PROBE_SIZE = 96  # pixels of the random frame that batch norms are folded on
 
 

@@ -45,11 +45,23 @@ from kinegru.recognition.graphs import QUANTISED, Graph, graphs
 if TYPE_CHECKING:
     from kinegru.recognition.recognizer import Recognizer
 
-Format = Literal["onnx", "onnx-int8", "openvino", "torch-export"]
+Format = Literal["onnx", "onnx-int8", "openvino", "openvino-int8", "torch-export"]
+INT8 = ("onnx-int8", "openvino-int8")
 TOLERANCE = 1e-4  # of float32 exports: the greatest difference from torch, over torch's greatest value
+COMPARED = 4  # clips at most
 LONGEST = 1 << 16  # frames or clips that a graph takes at once
-NEEDS = {"onnx": "onnx", "onnx-int8": "onnx", "openvino": "openvino", "torch-export": ""}  # the extra
-PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
+NEEDS = {  # the extras
+    "onnx": "onnx",
+    "onnx-int8": "onnx",
+    "openvino": "openvino",
+    "openvino-int8": "onnx,openvino",
+    "torch-export": "",
+}
+PACKAGES = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "onnx,openvino": ("onnx", "onnxruntime", "onnxscript", "openvino"),
+}
 
 Check = Callable[[Engine], dict[str, Any]]
 
@@ -85,28 +97,28 @@ def export_model(
     """
     model = recognizer.model
     require_packages(form)
-    if form == "onnx-int8" and model.encoder.radius is None:
+    if form in INT8 and model.encoder.radius is None:
         raise UsageError(
             f"{path}: a {model.name} is one graph of whole clips, which has no int8 form; export it as onnx"
         )
     found = graphs(folded(model), recognizer.preprocessing.size, recognizer.preprocessing.frames)
     steps = len(found) + 1
     manifest = _manifest(recognizer, path, form, found)
-    traced = _traced_before(path) if form in ("onnx-int8", "openvino") else None
+    traced = _traced_before(path) if form not in ("onnx", "torch-export") else None
     with atomic_directory(folder) as temporary, TemporaryDirectory(prefix="kinegru-") as scratch:
         temporary.chmod(folder.parent.stat().st_mode & 0o777)
         for number, (name, graph) in enumerate(found.items()):
             if track is not None:
                 track(number, steps, name)
-            calibration = _calibration(name, model, clips) if form == "onnx-int8" and name in QUANTISED else None
+            calibration = _calibration(name, model, clips) if form in INT8 and name in QUANTISED else None
             plain = traced / f"{name}.onnx" if traced else Path(scratch) / f"{name}.onnx"
             _write(graph, name, form, temporary, plain, calibration)
         if track is not None:
             track(steps - 1, steps, "checking")
         _write_manifest(temporary, manifest)
         engine = ExportedEngine(temporary)
-        differences = compare(TorchEngine(model, recognizer.device, fold=False), engine, clips)
-        if form != "onnx-int8" and not differences.greatest <= TOLERANCE:
+        differences = compare(TorchEngine(model, recognizer.device, fold=False), engine, clips[:COMPARED])
+        if form not in INT8 and not differences.greatest <= TOLERANCE:
             raise KineGRUError(
                 f"{folder}: not written, the exported model differs from torch: {_in_words(differences)} of the "
                 f"greatest value, where {TOLERANCE:g} is allowed"
@@ -175,7 +187,7 @@ def _write(
                 dynamo=True,
                 input_names=graph.inputs,
                 output_names=graph.outputs,
-                custom_translation_table={torch.ops.aten.lerp.Tensor: _lerp},
+                custom_translation_table={torch.ops.aten.lerp.Tensor: _lerp, torch.ops.aten.index.Tensor: _index},
                 verbose=False,
             )
             assert traced is not None
@@ -183,14 +195,23 @@ def _write(
         if calibration is not None:
             from kinegru.recognition.quantise import quantise
 
-            quantise(plain, target, calibration)
-        elif form == "openvino":
-            import openvino
-
-            model = openvino.Core().read_model(plain)  # its convert_model would call its makers' statistics
-            openvino.save_model(model, target, compress_to_fp16=False)
+            with TemporaryDirectory(prefix="kinegru-") as scratch:
+                smaller = Path(scratch) / plain.name
+                quantise(plain, smaller, calibration, stem=name == "trunk")
+                _convert(smaller, target)
         else:
-            shutil.copyfile(plain, target)
+            _convert(plain, target)
+
+
+def _convert(plain: Path, target: Path) -> None:
+    """An ONNX file to where it is to lie, in the form that its ending says."""
+    if target.suffix == ".xml":
+        import openvino
+
+        model = openvino.Core().read_model(plain)  # its convert_model would call its makers' statistics
+        openvino.save_model(model, target, compress_to_fp16=False)
+    else:
+        shutil.copyfile(plain, target)
 
 
 def _trace(graph: Graph) -> torch.export.ExportedProgram:
@@ -210,6 +231,15 @@ def _lerp(start: Any, end: Any, weight: Any) -> Any:
     from onnxscript import opset20 as op
 
     return op.Add(start, op.Mul(weight, op.Sub(end, start)))
+
+
+def _index(x: Any, indices: Sequence[Any]) -> Any:
+    """`maps[:, keep]` as one operator; torch's own form transposes the maps twice."""
+    from onnxscript import opset20 as op
+
+    *free, numbers = indices
+    assert all(index is None for index in free), "only one axis is chosen from in these graphs"
+    return op.Gather(x, numbers, axis=len(free))
 
 
 def _traced_before(path: Path) -> Path | None:

@@ -22,7 +22,7 @@ from kinegru.errors import ModelFileError
 
 MANIFEST = "export.json"
 FORMAT_VERSION = 1
-ENDINGS = {"onnx": ".onnx", "onnx-int8": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+ENDINGS = {"onnx": ".onnx", "onnx-int8": ".onnx", "openvino": ".xml", "openvino-int8": ".xml", "torch-export": ".pt2"}
 FRAMES_PER_PASS = 8  # through the trunk; measured: more is no faster on a CPU
 
 
@@ -151,7 +151,7 @@ def read_manifest(folder: Path, path: Path | None = None) -> dict[str, Any]:
 
 def _runtime(name: str, folder: Path, graphs: list[str]) -> Runtime:
     files = {graph: folder / f"{graph}{ENDINGS[name]}" for graph in graphs}
-    if name == "openvino":
+    if name.startswith("openvino"):
         from kinegru.recognition.openvino_engine import OpenVINO
 
         return OpenVINO(files)

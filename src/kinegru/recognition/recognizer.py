@@ -37,9 +37,7 @@ class Recognizer:
     (True, True)
     """
 
-    def __init__(
-        self, loaded: LoadedModel, device: str | torch.device = "auto", engine: Engine | None = None
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, device: str | torch.device = "auto", engine: Engine | None = None) -> None:
         self.device = choose_device(device)
         self.model = loaded.model.to(self.device).eval()
         self.labels = tuple(loaded.labels)
@@ -57,8 +55,9 @@ class Recognizer:
     ) -> Recognizer:
         """Open a model file, a folder that holds one (a RUN), or a model on a hub.
 
-        `engine` is what runs it: torch, or what `kinegru export` wrote beside the file (onnx, onnx-int8, openvino);
-        `auto` takes an export that gives torch's numbers where there is one and its runtime is installed, else torch.
+        `engine` is what runs it: torch, or what `kinegru export` wrote beside the file (onnx, openvino, and both with
+        -int8). `auto` takes an export that gives torch's numbers where there is one and its runtime is installed, else
+        torch.
 
         Raises `ModelFileError` for a file or an export that cannot be used, `UsageError` where a runtime is missing.
         """

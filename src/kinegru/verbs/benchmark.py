@@ -29,7 +29,7 @@ from kinegru.video.reader import read_clip
 from kinegru.video.synthetic import example_clip
 from kinegru.video.transforms import Preprocessing
 
-EXPORTED = ("openvino", "onnx", "onnx-int8")
+EXPORTED = ("openvino", "onnx", "openvino-int8", "onnx-int8")
 FRAMES = 16  # of the video, gone through over and over
 
 

@@ -15,7 +15,7 @@ from kinegru.data.splits import hold_out, make_split
 from kinegru.errors import DataError, KineGRUError, UsageError, VideoError
 from kinegru.models.modelfile import resolve
 from kinegru.recognition.engines import Engine, TorchEngine
-from kinegru.recognition.export import Format, export_model, require_packages
+from kinegru.recognition.export import INT8, Format, export_model, require_packages
 from kinegru.recognition.exported import export_folder
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.video.container import shown
@@ -80,7 +80,7 @@ def export(
 
     Args:
         model: Model file, RUN folder, or hub id.
-        format: onnx; onnx-int8, in eight bits; openvino; or torch-export, programs for torch.export.load.
+        format: onnx or openvino; the same with -int8, in eight bits; or torch-export, for torch.export.load.
         data: Clips in any form that `train` takes, to check with; int8 needs them.
         out: Folder to write; by default the model file's name with the format as its ending.
         split: For int8, use only training clips of this split; `model` is the split the model was trained with.
@@ -92,7 +92,7 @@ def export(
     """
     if calibration_clips < 1 or measured_clips < 1 or not 0 <= least_same <= 1:
         raise UsageError("--calibration-clips and --measured-clips must be at least 1, --least-same from 0 to 1")
-    if format == "onnx-int8" and data is None:
+    if format in INT8 and data is None:
         raise UsageError("an int8 export is calibrated on clips: give them with --data")
     require_packages(format)
     path = resolve(model)
@@ -106,8 +106,8 @@ def export(
         catalog = load_catalog(data, group_pattern, lists)
         _known(catalog, recognizer)
         fit, held = _divide(catalog, recognizer, split)
-        clips = _readable(spread(fit, calibration_clips if format == "onnx-int8" else 2), recognizer)
-        if format == "onnx-int8":
+        clips = _readable(spread(fit, calibration_clips if format in INT8 else 2), recognizer)
+        if format in INT8:
             check = _costing(recognizer, spread(held, measured_clips), folder, least_same, costs)
     with progress_bar(f"exporting as {format}") as track:
         manifest = export_model(recognizer, path, format, folder, clips, check, track)
