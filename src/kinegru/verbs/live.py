@@ -94,7 +94,8 @@ def live(
         raw: WIDTHxHEIGHT[:PIXEL_FORMAT] of bare frames on stdin, such as 640x480:bgr24.
         raw_fps: Bare frames a second.
         options: libav's options for the source, such as video_size 1280x720 for a camera.
-        engine: What computes: torch, or what `kinegru export` wrote beside the model file; auto takes an export that gives torch's numbers.
+        engine: What computes: torch, or what `kinegru export` wrote beside the model file; auto takes an export
+            that gives torch's numbers.
         device: Where to compute.
         json: Print each prediction as a line of JSON on stdout.
     """
