@@ -164,7 +164,12 @@ def test_the_graphs_make_up_the_model(name: str, options: dict[str, Any], monkey
     if engine.radius is not None:
         parts = plain.parts(plain.trunk(clips[0]), slice(None))
         state = engine.advance(parts[3:], engine.advance(parts[:3]))  # carried on
-        assert relative(engine.logits(state), plain.clip(clips[:1])[0]) <= 1e-5
+        assert relative(engine.logits(state), plain.clip(clips[:1])) <= 1e-5
+        late = engine.advance(parts[3:4])  # a window that begins later, and goes on with the first
+        both = engine.advance(parts[4:], engine.join([engine.advance(parts[:4]), late]))
+        for windows, first in ((slice(0, 1), 0), (slice(1, None), 3)):
+            expected = plain.logits(plain.advance(parts[first:]))
+            assert relative(engine.logits(engine.take(both, windows)), expected) <= 1e-5
         assert engine.parts(plain.trunk(clips[0]), slice(2, 2)).shape == (0, *parts.shape[1:])
 
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-import torch
+from colour_engine import ColourEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_server import COLOURS, serving
@@ -22,31 +22,9 @@ from kinegru.video.reader import iter_frames, probe
 from kinegru.video.writer import write_video
 
 
-class RedOrBlue:
-    """An engine that knows red (class 0) from blue (class 1) by the mean of a window, and takes its time."""
-
-    radius = 0
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-
-    def trunk(self, frames):
-        time.sleep(self.seconds)
-        return (frames[:, 0] - frames[:, 2]).mean(dim=(1, 2))  # (n,) red less blue
-
-    def parts(self, maps, keep):
-        return maps[keep]
-
-    def advance(self, parts, state=None):
-        return parts if state is None else torch.cat([state, parts])
-
-    def logits(self, state):
-        return torch.stack([state.mean(), -state.mean()]) * 3
-
-
 def colours(seconds: float = 0.0, rate: float = 10.0) -> Recognizer:
     found = example_recognizer()  # windows of 4 frames, "run" for red and "walk" for blue
-    found.engine = RedOrBlue(seconds)
+    found.engine = ColourEngine(seconds)
     found.clip_statistics = {"median_seconds": 4 / rate}
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -116,6 +117,25 @@ def test_a_frame_is_encoded_once_whatever_the_window() -> None:
     for frame in example_frames(10):
         stream.step(frame)
     assert engine.seen == 10
+
+
+@pytest.mark.parametrize(("stride", "most"), [(1, 6), (3, 2)])
+def test_all_open_windows_take_a_frame_in_one_step(stride: int, most: int) -> None:
+    class Counting(TorchEngine):
+        windows: ClassVar[list[int]] = []
+
+        def advance(self, parts, state=None):
+            if state is not None and len(state.frames) > 1:
+                self.windows.append(len(state.frames))
+            return super().advance(parts, state)
+
+    engine = Counting(small_model(), torch.device("cpu"))
+    stream = Stream(engine, PREPROCESSING, LABELS, 8, stride)
+    for frame in example_frames(20):
+        before = len(engine.windows)
+        stream.step(frame)
+        assert len(engine.windows) - before <= 1
+    assert max(engine.windows) == most  # of 8: the newest is at its first frame, one waits for its second
 
 
 def test_a_model_without_parts_is_run_anew_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

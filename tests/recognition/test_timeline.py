@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from colour_engine import ColourEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,27 +220,6 @@ def test_a_long_pause_is_a_cut_and_time_goes_on_behind_it(tmp_path):
 
 
 # -- recordings ---------------------------------------------------------------------------------------------------
-
-
-class ColourEngine:
-    """Knows red (class 0) from blue (class 1) by the mean of a window; a mean between them it cannot tell."""
-
-    radius = 0
-
-    def trunk(self, frames):
-        return (frames[:, 0] - frames[:, 2]).mean(dim=(1, 2))  # (n,) red less blue
-
-    def parts(self, maps, keep):
-        return maps[keep]
-
-    def advance(self, parts, state=None):
-        return parts if state is None else torch.cat([state, parts])
-
-    def logits(self, state):
-        return torch.stack([state.mean(), -state.mean()]) * 3
-
-    def clip(self, frames):
-        return torch.stack([self.logits(self.trunk(clip)) for clip in frames])
 
 
 @pytest.fixture

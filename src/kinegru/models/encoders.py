@@ -42,7 +42,7 @@ class Neck(nn.Module):
 
     def forward(self, maps: Tensor, keep: slice = slice(None)) -> Tensor:
         """`keep`: the frames that are wanted; the others only serve their neighbours' excitation."""
-        excited, maps = self.excitation(maps)[:, keep], maps[:, keep]
+        excited, maps = self.excitation(maps, keep), maps[:, keep]
         shape = maps.shape[:2]
         if len(self.tail) == 0:
             return excited

@@ -84,7 +84,8 @@ class Excitation(nn.Module):
     """STE and CE joined: `parallel` X·(2 + M_s + M_c), `serial` CE(STE(X)), one alone, or `none` (the identity).
 
     `rescale=True` divides by the factor that M = 0.5 gives, `rescale=False` is the printed form.
-    (N, T, C, h, w) -> the same shape and dtype. `radius` is the number of frames it looks to each side.
+    (N, T, C, h, w) -> the same shape and dtype; with `keep` only the frames of that slice, the others serve their
+    neighbours' masks. `radius` is the number of frames it looks to each side.
 
     >>> x = torch.rand(1, 3, 32, 4, 4)
     >>> excitation = Excitation(32)
@@ -109,19 +110,20 @@ class Excitation(nn.Module):
         self.ste = SpatioTemporalExcitation() if mode in ("parallel", "serial", "ste") else None
         self.ce = ChannelExcitation(channels, reduction, relu) if mode in ("parallel", "serial", "ce") else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        # The masks are small and the maps are not: the factors are joined before they meet the maps.
+    def forward(self, x: Tensor, keep: slice = slice(None)) -> Tensor:
+        # The masks are small and the maps are not: the factors are joined, and cut, before they meet the maps.
         if self.ste is not None and self.ce is not None:
             if self.mode == "serial":
                 x = x * (1 + self.ste.mask(x))
-                return x * ((1 + self.ce.mask(x)) * self.scale)
-            excited = x * ((2 + self.ce.mask(x)) * self.scale).to(x.dtype)
-            return excited.addcmul_(x, (self.ste.mask(x) * self.scale).to(x.dtype))
+                return x[:, keep] * ((1 + self.ce.mask(x)) * self.scale)[:, keep]
+            kept = x[:, keep]
+            excited = kept * ((2 + self.ce.mask(x)) * self.scale)[:, keep].to(x.dtype)
+            return excited.addcmul_(kept, (self.ste.mask(x) * self.scale)[:, keep].to(x.dtype))
         if self.ste is not None:
-            return x * ((1 + self.ste.mask(x)) * self.scale)
+            return x[:, keep] * ((1 + self.ste.mask(x)) * self.scale)[:, keep]
         if self.ce is not None:
-            return x * ((1 + self.ce.mask(x)) * self.scale)
-        return x
+            return x[:, keep] * ((1 + self.ce.mask(x)) * self.scale)[:, keep]
+        return x[:, keep]
 
     def masks(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """M_s (N, T, 1, h, w) and M_c (N, T, C, 1, 1) as `forward` applies them, None for what the mode lacks."""

@@ -17,6 +17,7 @@ Paper §1.3, equations 10-13. Notable:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -117,12 +118,22 @@ class ConvGRU(nn.Module):
 
 
 class State(NamedTuple):
-    """What a temporal model knows of the frames so far."""
+    """What a temporal model knows of the frames so far of N clips; their axis is the first of every tensor."""
 
-    frames: int  # how many
+    frames: Tensor  # how many, int64 (N,): clips that began at different times may share a state
     kept: Tensor  # the read-out over them; a sum where that is a mean
     last: tuple[Tensor, ...] = ()  # the recurrence's state
     previous: Tensor | None = None  # the last frame's part that the next frame's difference needs
+
+    def flat(self) -> list[Tensor]:
+        """All tensors."""
+        return [self.frames, self.kept, *self.last, *(() if self.previous is None else (self.previous,))]
+
+    def like(self, tensors: Sequence[Tensor]) -> State:
+        """One of other tensors, in the order of `flat`."""
+        frames, kept, *others = tensors
+        previous = None if self.previous is None else others.pop()
+        return State(frames, kept, tuple(others), previous)
 
 
 def _keep(states: Tensor, readout: Readout, before: State | None) -> Tensor:
@@ -142,9 +153,16 @@ def _steps(x: Tensor, state: State | None) -> Tensor:
     return x - torch.cat([before, x[:, :-1]], dim=1)
 
 
-def _frames(parts: Tensor, before: State | None) -> int:
-    """How many frames there are with these, (N, T, ...)."""
-    return parts.shape[1] + (0 if before is None else before.frames)
+def count_frames(parts: Tensor, before: State | None) -> Tensor:
+    """How many frames there are with these, (N, T, ...): int64 (N,)."""
+    if before is not None:
+        return before.frames + parts.shape[1]
+    return torch.full(parts.shape[:1], parts.shape[1], dtype=torch.int64, device=parts.device)
+
+
+def _mean(state: State) -> Tensor:
+    """Where `kept` is a sum over frames, (N, C, ...)."""
+    return state.kept / state.frames.view(-1, *[1] * (state.kept.dim() - 1))
 
 
 def _each(layer: nn.Module, x: Tensor) -> Tensor:
@@ -206,7 +224,7 @@ class MapRecurrence(nn.Module):
         """What `per_frame` gave for the next frames, (N, T, ..., h, w), and the state before -> the state after."""
         gx, previous = self._inputs(parts, state)
         states, last = self.convgru.advance(gx, None if state is None else state.last[0])  # (N, T, hidden, h, w)
-        return State(_frames(parts, state), _keep(states, self.readout, state), (last,), previous)
+        return State(count_frames(parts, state), _keep(states, self.readout, state), (last,), previous)
 
     def gates(self, part: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
         """What `per_frame` gave for the next frame, (N, 1, ..., h, w), and the state before -> z and r of that step.
@@ -226,7 +244,7 @@ class MapRecurrence(nn.Module):
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, h, w)."""
-        return state.kept / state.frames if self.readout == "mean" else state.kept
+        return _mean(state) if self.readout == "mean" else state.kept
 
 
 class VectorRecurrence(nn.Module):
@@ -261,18 +279,19 @@ class VectorRecurrence(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """Vectors of the next frames (N, T, C) and the state before -> the state after."""
-        x, last = parts, None if state is None else state.last
+        x, last = parts, None
         if self.differences:
             x = torch.cat([parts, _steps(parts, state)], dim=2)  # (N, T, 2C)
-        if last is not None:
+        if state is not None:
+            last = tuple(h.transpose(0, 1).contiguous() for h in state.last)  # each (1, N, hidden)
             last = last if isinstance(self.rnn, nn.LSTM) else last[0]  # type: ignore[assignment]
         states, last = self.rnn(x, last)  # (N, T, hidden)
-        last = last if isinstance(last, tuple) else (last,)
-        return State(_frames(parts, state), _keep(states, self.readout, state), last, parts[:, -1])
+        last = tuple(h.transpose(0, 1) for h in (last if isinstance(last, tuple) else (last,)))
+        return State(count_frames(parts, state), _keep(states, self.readout, state), last, parts[:, -1])
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-out (N, hidden, 1, 1)."""
-        return (state.kept / state.frames if self.readout == "mean" else state.kept)[..., None, None]
+        return (_mean(state) if self.readout == "mean" else state.kept)[..., None, None]
 
 
 class FrameMean(nn.Module):
@@ -298,11 +317,11 @@ class FrameMean(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """Maps of the next frames (N, T, C, h, w) and the state before -> the state after."""
-        return State(_frames(parts, state), _keep(parts, "mean", state))
+        return State(count_frames(parts, state), _keep(parts, "mean", state))
 
     def read(self, state: State) -> Tensor:
         """The state -> the mean (N, C, h, w)."""
-        return state.kept / state.frames
+        return _mean(state)
 
 
 def _check(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,7 +1,8 @@
 """What runs a model's parts: the interface that a stream needs, torch behind it, and the choice of another engine.
 
 A model with a radius falls into parts that meet only in small tensors. `trunk` and `parts` are dear and see each frame
-once; `advance` and `logits` are cheap and see all of a window. Whatever runs them gives the same numbers.
+once; `advance` and `logits` are cheap and see all of a window. A state is that of one window or of several, which then
+advance together; `join` and `take` put them together and apart. Whatever runs them gives the same numbers.
 
 torch is always there, with batch norms folded and channels last in memory. The other engines run what `kinegru export`
 wrote beside the model file; they are for processors.
@@ -10,6 +11,7 @@ wrote beside the model file; they are for processors.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegru.errors import ModelFileError, UsageError
+from kinegru.models.temporal import State
 from kinegru.recognition.fold import fold_batch_norms
 
 logger = logging.getLogger(__name__)
@@ -39,10 +42,19 @@ class Engine(Protocol):
         """Maps of neighbouring frames (n, C0, h0, w0) -> what the temporal model needs of those in `keep`, (k, ...)."""
 
     def advance(self, parts: Tensor, state: Any = None) -> Any:
-        """What `parts` gave for the next frames, (k, ...), and the state before (None at the start) -> that after."""
+        """What `parts` gave for the next frames, (k, ...), and the state before (None at the start) -> that after.
+
+        The frames are the same for every window of the state.
+        """
+
+    def join(self, states: Sequence[Any]) -> Any:
+        """States -> one of all their windows, in order."""
+
+    def take(self, state: Any, windows: slice) -> Any:
+        """The state of some of its windows."""
 
     def logits(self, state: Any) -> Tensor:
-        """The state -> logits (K,)."""
+        """The state of n windows -> logits (n, K)."""
 
     def clip(self, frames: Tensor) -> Tensor:
         """Whole clips (N, T, C, S, S), normalised float32 -> logits (N, K)."""
@@ -55,7 +67,7 @@ class TorchEngine:
     >>> model = create_model("mobilenet_convgru_mcam_aff", 2, backbone="mobilenetv2_050", hidden_channels=4, width=8)
     >>> engine, frames = TorchEngine(model.eval(), torch.device("cpu")), torch.rand(3, 3, 64, 64)
     >>> state = engine.advance(engine.parts(engine.trunk(frames), slice(None)))
-    >>> torch.allclose(engine.logits(state), engine.clip(frames[None])[0], atol=1e-5)
+    >>> torch.allclose(engine.logits(state), engine.clip(frames[None]), atol=1e-5)
     True
     """
 
@@ -77,14 +89,25 @@ class TorchEngine:
         return self.model.temporal.per_frame(self.model.neck(maps[None], keep))[0]
 
     @torch.inference_mode()
-    def advance(self, parts: Tensor, state: Any = None) -> Any:
+    def advance(self, parts: Tensor, state: State | None = None) -> State:
         """See `Engine`."""
-        return self.model.temporal.advance(parts[None], state)
+        windows = 1 if state is None else len(state.frames)
+        return self.model.temporal.advance(parts.expand(windows, *parts.shape), state)
 
     @torch.inference_mode()
-    def logits(self, state: Any) -> Tensor:
+    def join(self, states: Sequence[State]) -> State:
         """See `Engine`."""
-        return self.model.classifier(self.model.temporal.read(state))[0].float()
+        flat = [torch.cat(tensors) for tensors in zip(*(state.flat() for state in states), strict=True)]
+        return states[0].like(flat)
+
+    def take(self, state: State, windows: slice) -> State:
+        """See `Engine`."""
+        return state.like([tensor[windows] for tensor in state.flat()])
+
+    @torch.inference_mode()
+    def logits(self, state: State) -> Tensor:
+        """See `Engine`."""
+        return self.model.classifier(self.model.temporal.read(state)).float()
 
     @torch.inference_mode()
     def clip(self, frames: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from kinegru.errors import ModelFileError
 
 MANIFEST = "export.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ENDINGS = {"onnx": ".onnx", "onnx-int8": ".onnx", "openvino": ".xml", "openvino-int8": ".xml", "torch-export": ".pt2"}
 FRAMES_PER_PASS = 8  # through the trunk; measured: more is no faster on a CPU
 
@@ -34,7 +34,7 @@ class Runtime(Protocol):
 
 
 class _State(NamedTuple):
-    frames: int
+    frames: np.ndarray  # int64 (N,)
     carried: list[np.ndarray]  # each (N, ...)
 
 
@@ -61,13 +61,24 @@ class ExportedEngine:
         """See `Engine`."""
         return torch.from_numpy(self._parts(maps.numpy()[None], np.arange(len(maps))[keep])[0])
 
-    def advance(self, parts: Tensor, state: Any = None) -> Any:
+    def advance(self, parts: Tensor, state: _State | None = None) -> _State:
         """See `Engine`."""
-        return self._advance(parts.numpy()[None], state)
+        windows = 1 if state is None else len(state.frames)
+        array = parts.numpy()[None]
+        return self._advance(array if windows == 1 else np.repeat(array, windows, axis=0), state)
 
-    def logits(self, state: Any) -> Tensor:
+    def join(self, states: Sequence[_State]) -> _State:
         """See `Engine`."""
-        return torch.from_numpy(self._logits(state)[0])
+        frames = np.concatenate([state.frames for state in states])
+        return _State(frames, [np.concatenate(arrays) for arrays in zip(*(s.carried for s in states), strict=True)])
+
+    def take(self, state: _State, windows: slice) -> _State:
+        """See `Engine`."""
+        return _State(state.frames[windows], [array[windows] for array in state.carried])
+
+    def logits(self, state: _State) -> Tensor:
+        """See `Engine`."""
+        return torch.from_numpy(self._logits(state))
 
     def clip(self, frames: Tensor) -> Tensor:
         """See `Engine`."""
@@ -90,14 +101,14 @@ class ExportedEngine:
         for number in range(parts.shape[1]):
             part = np.asarray(parts[:, number], order="C")
             if state is None:
-                state = _State(1, self.runtime.run("start", [part]))
+                state = _State(np.ones(len(part), np.int64), self.runtime.run("start", [part]))
             else:
                 state = _State(state.frames + 1, self.runtime.run("step", [part, *state.carried]))
         assert state is not None, "a clip has at least one frame"
         return state
 
     def _logits(self, state: _State) -> np.ndarray:
-        return self._run("read", state.carried[0], np.array(state.frames, np.int64))
+        return self._run("read", state.carried[0], state.frames)
 
     def _run(self, graph: str, *inputs: np.ndarray) -> np.ndarray:
         return self.runtime.run(graph, inputs)[0]
@@ -139,8 +150,9 @@ def read_manifest(folder: Path, path: Path | None = None) -> dict[str, Any]:
         raise ModelFileError(f"{folder / MANIFEST}: damaged; export the model again") from error
     if not sound:
         raise ModelFileError(f"{folder / MANIFEST}: damaged; export the model again")
-    if version > FORMAT_VERSION:
-        raise ModelFileError(f"{folder}: written by a newer kinegru (format {version}); export the model again")
+    if version != FORMAT_VERSION:
+        age = "a newer" if version > FORMAT_VERSION else "an older"
+        raise ModelFileError(f"{folder}: written by {age} kinegru (format {version}); export the model again")
     for file in files:
         if not file.is_file():
             raise ModelFileError(f"{file}: is missing; export the model again")

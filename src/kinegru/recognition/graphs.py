@@ -4,7 +4,7 @@
     neck    maps (N, T, C0, h0, w0), keep (k,) int64            -> parts (N, k, ...): of the frames with these numbers
     start   parts of the first frame (N, ...)                   -> state: kept, and what else the recurrence carries
     step    parts of the next frame (N, ...), state             -> state
-    read    kept, frames: how many there were, int64 ()         -> logits (N, K)
+    read    kept, frames: how many there were, int64 (N,)       -> logits (N, K)
 
 A model without parts that can be kept has one graph: `clip`, frames (N, T, C, S, S) -> logits (N, K). N, M, T and k are
 free. In the neck the frames that `keep` leaves out only serve their neighbours, as at the middle of a window.
@@ -58,9 +58,7 @@ def graphs(model: Any, size: int, frames: int) -> dict[str, Graph]:
         neck = _Neck(model)
         parts = neck(maps_of_clips, keep)[:, 0].clone()  # (2, ...)
         state = model.temporal.advance(parts[:, None])
-        of_one = model.temporal.advance(parts[:1, None])
-    carried = _flat(state)
-    batches = tuple({_changed(one, two): "clips"} for one, two in zip(_flat(of_one), carried, strict=True))
+        carried = _carried(state)
     names = _names(state)
     clips = {0: "clips"}
     return {
@@ -71,20 +69,16 @@ def graphs(model: Any, size: int, frames: int) -> dict[str, Graph]:
         "start": Graph(_Start(model), (parts,), ("parts",), names, (clips,)),
         "step": Graph(
             _Step(model, state), (parts, *carried), ("parts", *names), tuple(f"next_{name}" for name in names),
-            (clips, *batches), variadic=2,
+            (clips, *[clips] * len(carried)), variadic=2,
         ),
-        "read": Graph(_Read(model), (state.kept, torch.tensor(3)), ("kept", "frames"), ("logits",), (clips, {})),
+        "read": Graph(_Read(model), (state.kept, state.frames), ("kept", "frames"), ("logits",), (clips, clips)),
     }  # fmt: skip
 
 
-def _flat(state: State) -> tuple[Tensor, ...]:
+def _carried(state: State) -> tuple[Tensor, ...]:
     """A state without its count of frames, which whoever runs the graphs keeps."""
-    return (state.kept.clone(), *state.last, *(() if state.previous is None else (state.previous,)))
-
-
-def _changed(one: Tensor, two: Tensor) -> int:
-    """The axis of the batch: an LSTM has its layers before it."""
-    return next(axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b)
+    kept, *others = state.flat()[1:]
+    return (kept.clone(), *others)  # it may be one of the others
 
 
 def _names(state: State) -> tuple[str, ...]:
@@ -116,7 +110,7 @@ class _Start(nn.Module):
         self.temporal = model.temporal
 
     def forward(self, parts: Tensor) -> tuple[Tensor, ...]:
-        return _flat(self.temporal.advance(parts[:, None]))
+        return _carried(self.temporal.advance(parts[:, None]))
 
 
 class _Step(nn.Module):
@@ -127,7 +121,9 @@ class _Step(nn.Module):
 
     def forward(self, parts: Tensor, kept: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         previous = others[self.last] if self.with_previous else None
-        return _flat(self.temporal.advance(parts[:, None], State(0, kept, others[: self.last], previous)))
+        return _carried(
+            self.temporal.advance(parts[:, None], State(torch.empty(0), kept, others[: self.last], previous))
+        )
 
 
 class _Read(nn.Module):
@@ -136,7 +132,7 @@ class _Read(nn.Module):
         self.temporal, self.classifier = model.temporal, model.classifier
 
     def forward(self, kept: Tensor, frames: Tensor) -> Tensor:
-        return self.classifier(self.temporal.read(State(frames, kept)))  # type: ignore[arg-type]
+        return self.classifier(self.temporal.read(State(frames, kept)))
 
 
 class _Clip(nn.Module):

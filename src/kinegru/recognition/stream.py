@@ -5,11 +5,13 @@ frame's trunk maps, and what the recurrence needs of it, are computed once and k
 
     frame t comes:   trunk(t)                                        the dear part, once a frame
                      part(t - radius)                                now its neighbours on both sides are known
+                     one step of the recurrence for all open windows, in one batch
     window a .. t:   part of a .. a+radius-1 and t-radius+1 .. t     as at the ends of a clip: zeros beyond
-                     the recurrence over all parts, from a zero state; the classifier
+                     the classifier
 
 At the window's first and last frames the clip model pads with zeros where the recording has a neighbour; those few
-frames are computed anew for each window, and that is what makes the result the clip model's and not nearly so.
+frames are computed anew for each window, and that is what makes the result the clip model's and not nearly so. Every
+window has a state of its own: a stride of s frames has window/s of them open at any time.
 Without a window the state is carried for ever, and the result is that of the clip from the first frame on.
 """
 
@@ -65,9 +67,9 @@ class Stream:
         reach = 2 * self.radius + 1
         self.count = 0  # frames so far
         self._frames: deque[np.ndarray] = deque(maxlen=self.window if not self.exact else 0)
-        self._maps: deque[Tensor] = deque(maxlen=reach if self.window is None else max(self.window, reach))
-        self._parts: deque[Tensor] = deque(maxlen=0 if self.window is None else max(1, self.window - 2 * self.radius))
-        self._state: Any = None  # without a window: over the frames whose neighbours are all known
+        self._maps: deque[Tensor] = deque(maxlen=reach)
+        self._state: Any = None  # over the frames whose neighbours are all known: of all open windows, oldest first
+        self._open = 0  # windows
 
     def step(self, frame: np.ndarray) -> Prediction | None:
         """One frame, uint8 (H, W, 3) RGB of any size -> the prediction for the window that ends with it, or None.
@@ -93,28 +95,28 @@ class Stream:
         return self._forever(due) if self.window is None else self._windowed(self.window, due)
 
     def _windowed(self, window: int, due: bool) -> Tensor | None:
-        r, maps = self.radius, self._maps
-        whole = window > 2 * r  # else every frame of a window lies at one of its ends
-        ends: Tensor | None = None
-        if whole and self.count > r:  # frame count-1-r has all its neighbours, those behind it lie at the end
-            before = min(r, self.count - 1 - r)  # fewer at the very start; no window's middle lies there
-            last = slice(before, None if due else before + 1)
-            parts = self.engine.parts(_stack(maps, before + 1 + r), last)  # (1, ...), or (1 + r, ...)
-            self._parts.append(parts[0])
-            ends = parts[1:]
+        r, engine = self.radius, self.engine
+        if window <= 2 * r:  # every frame lies at one of the window's ends
+            return self._whole(window) if due else None
+        if self._open or not r:
+            parts = engine.parts(_stack(self._maps, 2 * r + 1), slice(r, None if due else r + 1))
+            complete, ends = parts[:1], parts[1:]  # of frame count-1-r, and if due of the r frames behind it
+            if self._open:
+                self._state = engine.advance(complete, self._state)
+        first = self.count - max(2 * r, 1)  # of the window whose frames at its beginning are known now
+        if first >= 0 and first % self.stride == 0:
+            begun = engine.advance(engine.parts(_stack(self._maps, 2 * r), slice(0, r)) if r else complete)
+            self._state = engine.join([self._state, begun]) if self._open else begun
+            self._open += 1
         if not due:
             return None
-        if not whole:
-            parts = self.engine.parts(_stack(maps, window), slice(0, window))
-        else:
-            pieces = [torch.stack(list(self._parts))]  # window - 2r of them
-            if r:
-                start = len(maps) - window
-                first = torch.stack([maps[start + i] for i in range(2 * r)])
-                assert ends is not None
-                pieces = [self.engine.parts(first, slice(0, r)), *pieces, ends]
-            parts = torch.cat(pieces)  # (window, ...)
-        return self.engine.logits(self.engine.advance(parts))
+        oldest, self._state = engine.take(self._state, slice(0, 1)), engine.take(self._state, slice(1, None))
+        self._open -= 1
+        return engine.logits(engine.advance(ends, oldest) if r else oldest)[0]
+
+    def _whole(self, frames: int) -> Tensor:
+        """The last frames as a clip of their own."""
+        return self.engine.logits(self.engine.advance(self.engine.parts(_stack(self._maps, frames), slice(None))))[0]
 
     def _forever(self, due: bool) -> Tensor | None:
         r = self.radius
@@ -130,7 +132,7 @@ class Stream:
             rest = self.engine.parts(_stack(self._maps, self.count), slice(0, self.count))
         if not due:
             return None
-        return self.engine.logits(self.engine.advance(rest, state) if len(rest) else state)
+        return self.engine.logits(self.engine.advance(rest, state) if len(rest) else state)[0]
 
 
 def _stack(maps: deque[Tensor], last: int) -> Tensor:

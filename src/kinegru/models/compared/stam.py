@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegru.errors import UsageError
-from kinegru.models.temporal import State
+from kinegru.models.temporal import State, count_frames
 
 
 class AttentionPooling(nn.Module):
@@ -46,10 +46,10 @@ class AttentionPooling(nn.Module):
         pooled = torch.einsum("nt,ntc->nc", e.softmax(dim=1), parts)
         weight = e.logsumexp(dim=1)  # (N,), a logarithm
         if state is None:
-            return State(parts.shape[1], pooled, (weight,))
+            return State(count_frames(parts, None), pooled, (weight,))
         total = torch.logaddexp(state.last[0], weight)
         share = (weight - total).exp()[:, None]
-        return State(state.frames + parts.shape[1], torch.lerp(state.kept, pooled, share), (total,))
+        return State(count_frames(parts, state), torch.lerp(state.kept, pooled, share), (total,))
 
     def read(self, state: State) -> Tensor:
         """The state -> v (N, C, 1, 1)."""
