@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from kinegru.models.temporal import State
 
 PARTS = ("trunk", "neck", "start", "step", "read")
-SMALL = ("start", "step")  # run once a frame of a window: more than one thread only costs time
 QUANTISED = ("trunk", "neck")  # nearly all the arithmetic is here, and nothing that is carried from frame to frame
 
 

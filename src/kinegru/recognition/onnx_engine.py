@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from kinegru.errors import ModelFileError, UsageError
-from kinegru.recognition.graphs import SMALL
 
 
 class OnnxRuntime:
@@ -28,7 +27,7 @@ class OnnxRuntime:
         self.inputs: dict[str, list[str]] = {}
         for graph, file in files.items():
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = 1 if graph in SMALL else threads or torch.get_num_threads()
+            options.intra_op_num_threads = threads or torch.get_num_threads()
             options.log_severity_level = 3  # errors
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             options.add_session_config_entry("session.force_spinning_stop", "1")

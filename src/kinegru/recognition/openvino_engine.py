@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from kinegru.errors import ModelFileError, UsageError
-from kinegru.recognition.graphs import SMALL
 
-ALONE = ("trunk", *SMALL)  # compiled once more, when first needed, for one frame or clip: a sixth faster
+ALONE = ("trunk", "start", "step")  # compiled once more, when first needed, for one frame or clip: a sixth faster
 
 
 class OpenVINO:
@@ -26,12 +25,9 @@ class OpenVINO:
         self.core = import_openvino().Core()
         self.files = files
         self.settings = {
-            graph: {
-                "INFERENCE_NUM_THREADS": 1 if graph in SMALL else threads or torch.get_num_threads(),
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",
-            }
-            for graph in files
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
         }
         self.models = {graph: self._compiled(graph, alone=False) for graph in files}
         self.singles: dict[str, Any] = {}
@@ -51,7 +47,7 @@ class OpenVINO:
             model = self.core.read_model(os.fspath(self.files[graph]))
             if alone:
                 model.reshape({value: _of_one(value) for value in model.inputs})
-            return self.core.compile_model(model, "CPU", self.settings[graph])
+            return self.core.compile_model(model, "CPU", self.settings)
         except Exception as error:
             raise ModelFileError(f"{self.files[graph]}: OpenVINO cannot read it; export the model again") from error
 
