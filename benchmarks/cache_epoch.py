@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from report import command, publish
 
 from kinegru.data.catalog import load_catalog
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset
-from kinegru.files import write_result
 from kinegru.models.zoo import create_model
 from kinegru.training.features import fill_cache
 from kinegru.training.loop import fit
@@ -149,7 +149,7 @@ def main() -> None:
     logging.getLogger("kinegru").setLevel(logging.ERROR)  # every model says anew where its weights end
 
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/cache_epoch.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine() | {"threads": torch.get_num_threads()},
         **{key: getattr(arguments, key) for key in ("clips", "frames", "size", "batch", "precision", "repeats")},
         "profiles": [],
@@ -157,10 +157,7 @@ def main() -> None:
     for profile in PROFILES:
         with tempfile.TemporaryDirectory(prefix="kinegru-") as folder:
             result["profiles"].append(measure(profile, arguments.data, arguments, Path(folder)))
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from report import command, publish
 from torch import Tensor, nn
 
-from kinegru.files import write_result
 from kinegru.measuring import Call, Side, about, graphed, interleave, lazily, ratio, table
 from kinegru.models.counting import count
 from kinegru.models.temporal import ConvGRU
@@ -280,15 +280,12 @@ def main() -> None:
     from describe import describe
 
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/convgru.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": describe(arguments.device),
         **{name: getattr(arguments, name) for name in ("batch", "frames", "hidden", "threads")},
         "sizes": {name: measure(*SIZES[name], arguments) for name in arguments.maps},
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from report import command, publish
 
-from kinegru.files import write_result
 from kinegru.verbs.provenance import machine
 from kinegru.video.container import THREADS_VARIABLE, Decoder
 from kinegru.video.loading import load_images
@@ -234,7 +234,7 @@ def main() -> None:
         paths += [files[i] for i in uniform_indices(len(files), min(arguments.clips, len(files)))]
     preprocessing = Preprocessing(frames=arguments.frames, size=arguments.size)
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/decode.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine()
         | {"opencv": cv2.__version__, "numpy": np.__version__}
         | ({} if TROUBLE else {"torchcodec": torchcodec.__version__}),
@@ -245,10 +245,7 @@ def main() -> None:
             measure(paths, preprocessing, threads, arguments.repeats) for threads in dict.fromkeys(arguments.threads)
         ],
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from unittest import mock
 
 import numpy as np
 import torch
+from report import command, publish
 from torch import nn
 
-from kinegru.files import write_result
 from kinegru.measuring import about, interleave, quartiles, ratio, table
 from kinegru.models.counting import count
 from kinegru.models.modelfile import save_model
@@ -232,15 +232,12 @@ def main() -> None:
     logging.getLogger("kinegru").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="kinegru-") as folder:
         result = {
-            "command": " ".join(["python", "benchmarks/engines.py", *sys.argv[1:]]),
+            "command": command(),
             "machine": machine(),
             **{name: getattr(arguments, name) for name in ("threads", "window", "rounds")},
             "models": [measure(name, arguments, Path(folder)) for name in arguments.models],
         }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from describe import describe
+from report import command
 
 from kinegru.files import write_result
 from kinegru.measuring import about, table
@@ -154,9 +155,7 @@ def main() -> None:
         arguments.batch, arguments.train_batch = arguments.batch[:1], arguments.train_batch[:1]
         arguments.no_compile = True
     result: dict[str, Any] = {
-        "command": " ".join(
-            ["python", "benchmarks/gpu.py", *(Path(w).name if w.startswith("/") else w for w in sys.argv[1:])]
-        ),
+        "command": command(),
         "machine": describe("cpu"),
         "frames": arguments.frames,
         "size": arguments.size,

@@ -18,9 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from report import command, publish
+
 from kinegru.data.catalog import load_catalog
 from kinegru.data.splits import make_split
-from kinegru.files import write_result
 from kinegru.measuring import about, table
 from kinegru.models.modelfile import FILE_NAME
 from kinegru.recognition.exported import ExportedEngine
@@ -79,7 +80,7 @@ def main() -> None:
     found = [measure(run, arguments) for run in runs]
     total = Cost(*(sum(getattr(cost, name) for cost, _ in found) for name in Cost.__dataclass_fields__))
     result = {
-        "command": " ".join(["python", "benchmarks/int8_accuracy.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "data": Path(arguments.data).name,
         "calibration clips": arguments.calibration_clips,
@@ -87,10 +88,7 @@ def main() -> None:
         "total": asdict(total),
         "runs": [row for _, row in found],
     }
-    text = as_markdown(result, total)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result, total), arguments.json)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+from report import command, publish
 
-from kinegru.files import write_result
 from kinegru.measuring import about, quartiles, run_process, table
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
@@ -141,16 +141,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result here, and a table beside it as .md")
     arguments = parser.parse_args()
     result = {
-        "command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "fps": arguments.fps,
         "model": f"{arguments.backbone} at {arguments.size} px, windows of {arguments.window} frames",
         **measure(arguments),
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
@@ -24,10 +23,10 @@ import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before torchv
 import numpy as np
 import torch
 import torchvision
+from report import command, publish
 from torch import nn
 from torchvision.models import video
 
-from kinegru.files import write_result
 from kinegru.measuring import Call, about, interleave, ratio, table
 from kinegru.models.counting import count
 from kinegru.recognition.recognizer import Recognizer
@@ -159,15 +158,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result = {
-        "command": " ".join(["python", "benchmarks/peers.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine() | {"torchvision": torchvision.__version__},
         "threads": arguments.threads,
         "rows": measure(arguments),
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import itertools
 import logging
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 import yaml
+from report import command, publish
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,7 +34,7 @@ from kinegru.data.catalog import load_catalog
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import FeatureCache
 from kinegru.data.official import COUNTS
-from kinegru.files import write_result
+from kinegru.measuring import about
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.models.zoo import create_model
 from kinegru.training.settings import TrainSettings
@@ -316,14 +316,11 @@ def main() -> None:
                 }
             )
     result = {
-        "command": " ".join(["python", "benchmarks/recipe_costs.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine() | {"GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none"},
         "rows": rows,
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 def as_markdown(result: dict[str, Any]) -> str:
@@ -332,7 +329,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         "",
         f"`{result['command']}`",
         "",
-        f"Machine: {', '.join(f'{key} {value}' for key, value in result['machine'].items())}.",
+        about(result["machine"]),
         "",
         "| recipe | data | GMAC, frozen + trained | memory, GB | cache, GB | features | an epoch | three splits |",
         "|---|---|---|---|---|---|---|---|",

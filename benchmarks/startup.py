@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kinegru.files import write_result
+from report import command, publish
+
 from kinegru.measuring import Call, ProcessRun, about, interleave, quartiles, ratio, run_process, table
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
@@ -116,14 +117,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result here, and a table beside it as .md")
     arguments = parser.parse_args()
     result = {
-        "command": " ".join(["python", "benchmarks/startup.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "rows": measure(arguments.models, arguments.rounds, arguments.frames),
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ the time: models are untrained, the frames are drawn.
 from __future__ import annotations
 
 import argparse
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from report import command, publish
 
-from kinegru.files import write_result
 from kinegru.measuring import about, table
 from kinegru.models.counting import count
 from kinegru.recognition.recognizer import Recognizer
@@ -115,15 +114,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result = {
-        "command": " ".join(["python", "benchmarks/stream.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         **{name: getattr(arguments, name) for name in ("window", "steps", "rounds", "threads")},
         "rows": [measure(name, arguments) for name in arguments.models],
     }
-    text = as_markdown(result)
-    print(text)
-    if arguments.json:
-        write_result(arguments.json, result, text)
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

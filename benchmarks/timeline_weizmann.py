@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from report import command, publish
 
 from kinegru.console import say
 from kinegru.data.catalog import Clip, load_catalog
-from kinegru.files import write_result
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.timeline import UNKNOWN_LABEL, Rules, Segment
 from kinegru.verbs.provenance import versions
@@ -145,16 +145,14 @@ def main() -> None:
     totals = {name: sum(row["segments"][name] for row in people.values()) for name in ("right", "found", "true")}
     frames = {name: sum(row["frames"][name] for row in people.values()) for name in ("right", "all")}
     result = {
-        "command": " ".join(["python", "benchmarks/timeline_weizmann.py", *sys.argv[1:]]),
+        "command": command(),
         "versions": versions(),
         "threshold": arguments.threshold,
         "f1": round(f1(**totals), 4),
         "frame_accuracy": round(frames["right"] / frames["all"], 4),
         "people": people,
     }
-    if arguments.json:
-        write_result(arguments.json, result, as_markdown(result))
-    print(as_markdown(result))
+    publish(result, as_markdown(result), arguments.json)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _write(
     folder: Path,
 ) -> list[str]:
     from kinegru.verbs.explain_figures import over_time, overlay, sheet
-    from kinegru.verbs.timeline import clock
+    from kinegru.console import clock
 
     preprocessing = recognizer.preprocessing
     with progress_bar(f"writing {OVERLAY}, frames", quiet=found.length < 500) as track:

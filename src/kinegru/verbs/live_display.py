@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kinegru.console import SECONDS_BETWEEN_LINES, console, say
+from kinegru.console import SECONDS_BETWEEN_LINES, clock, console, say
 from kinegru.recognition.live import Live, Seen
 from kinegru.recognition.timeline import UNKNOWN_LABEL
 from kinegru.video.container import shown
@@ -79,7 +79,7 @@ class Display:
         parts.append(f"{live.drops} dropped")
         if live.source.comes_back:
             parts.append(_count(live.reconnects, "reconnect"))
-        return " · ".join([*parts, _clock(time.monotonic() - self.began)])
+        return " · ".join([*parts, clock(time.monotonic() - self.began, 0)])
 
     def _panel(self) -> Panel:
         live = self.live
@@ -122,9 +122,3 @@ def _bars(classes: list[tuple[str, float]], rows: int) -> Table:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kinegru.console import progress_bar, say
+from kinegru.console import clock, progress_bar, say
 from kinegru.errors import UsageError
 from kinegru.files import atomic_write
 from kinegru.models.modelfile import resolve
@@ -135,19 +135,6 @@ def show(result: Timeline) -> None:
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     console.print(table)
     console.print(Text(f"written: {', '.join(map(shown, result.files))}", style="dim"))
-
-
-def clock(seconds: float, decimals: int = 1) -> str:
-    """Seconds as a player shows them.
-
-    >>> clock(5.04), clock(59.96), clock(3725.5), clock(3725.5, 0)
-    ('0:05.0', '1:00.0', '1:02:05.5', '1:02:06')
-    """
-    ticks = round(seconds * 10**decimals)
-    whole, rest = divmod(ticks, 10**decimals)
-    hours, minutes, seconds = whole // 3600, whole // 60 % 60, whole % 60
-    text = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    return f"{text}.{rest:0{decimals}d}" if decimals else text
 
 
 def subtitles(segments: Sequence[Segment]) -> str:
