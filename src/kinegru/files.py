@@ -5,6 +5,7 @@ A reader therefore sees the old content or the new, never a part, also after a k
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -84,6 +85,19 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> str:
+    """BLAKE2b of a file's bytes, 128 hex digits. Raises OSError.
+
+    >>> len(digest_of_file(__file__))
+    128
+    """
+    digest = hashlib.blake2b()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kinegru.errors import UsageError, VideoError
+from kinegru.files import digest_of_file
 from kinegru.video.container import shown
 from kinegru.video.reader import VideoInfo, probe
 
@@ -28,7 +28,7 @@ class Examination(NamedTuple):
 
     info: VideoInfo | None
     bytes: int = 0
-    digest: str | None = None  # SHA-256 of the file
+    digest: str | None = None  # BLAKE2b of the file
     error: tuple[str, str] | None = None  # kind ("empty", "missing", "mis_cased", "unreadable"), message
 
 
@@ -48,11 +48,7 @@ def examine(path: Path) -> Examination:
         size = path.stat().st_size
         if size == 0:
             return Examination(None, error=("empty", "0 bytes"))
-        hasher = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                hasher.update(block)
-        digest = hasher.hexdigest()
+        digest = digest_of_file(path)
         return Examination(probe(path), size, digest)
     except FileNotFoundError:
         other = _other_case(path)

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 from kinegru.data.catalog import Clip
 from kinegru.data.dataset import ClipDataset, Sample, load_batches
 from kinegru.errors import DataError
-from kinegru.files import atomic_write
+from kinegru.files import atomic_write, digest_of_file
 
 FORMAT = 1  # raise it when the layout of a file, or the meaning of its numbers, changes
 BYTES_A_VALUE = {"float16": 2, "uint8": 1}
@@ -36,23 +36,15 @@ LEFT_BEHIND = 24 * 3600.0  # seconds after which a temporary file is that of a p
 
 
 @functools.lru_cache(maxsize=100_000)
-def _digest_of_bytes(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest() if hasattr(hashlib, "file_digest") else _blake(file)
-
-
-def _blake(file) -> str:  # Python 3.10 has no hashlib.file_digest
-    digest = hashlib.blake2b()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _remembered(path: Path, size: int, modified: int) -> str:
+    return digest_of_file(path)
 
 
 def content_digest(path: Path) -> str:
     """Digest of a file's bytes; remembered while its size and time of change stay the same."""
     try:
         status = path.stat()
-        return _digest_of_bytes(path, status.st_size, status.st_mtime_ns)
+        return _remembered(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         return f"unreadable: {error.strerror}"  # decoding will say so again, by name
 

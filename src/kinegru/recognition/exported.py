@@ -8,7 +8,6 @@ another file is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kinegru.errors import ModelFileError
+from kinegru.files import digest_of_file
 
 MANIFEST = "export.json"
 FORMAT_VERSION = 2
@@ -129,11 +129,7 @@ def export_folder(path: Path, name: str) -> Path:
 
 def fingerprint(path: Path) -> str:
     """32 hex digits for the model file's content."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return digest_of_file(path)[:32]
 
 
 def read_manifest(folder: Path, path: Path | None = None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def run_side_by_side(
         if job.state() == "changed":
             say(f"{job.folder}: run again, because {'; '.join(job.changes())}")
         job.open()
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (_share(processes),))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _set_up, (_share(processes),))
     with stop_requests() as stop:
         try:
             progress = _Progress(pool, processes, todo, protocol, catalog, keep_models)
@@ -133,7 +133,7 @@ def _share(processes: int) -> int:
     return max(1, (os.cpu_count() or 1) // processes)
 
 
-def _begin(threads: int) -> None:
+def _set_up(threads: int) -> None:
     """Of each process: quiet, with its share of the cores; Ctrl-C is for the first process, which passes it on."""
     import torch
 

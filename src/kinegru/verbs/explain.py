@@ -114,8 +114,8 @@ def _write(
     sanity: dict[str, float] | None,
     folder: Path,
 ) -> list[str]:
-    from kinegru.verbs.explain_figures import over_time, overlay, sheet
     from kinegru.console import clock
+    from kinegru.verbs.explain_figures import over_time, overlay, sheet
 
     preprocessing = recognizer.preprocessing
     with progress_bar(f"writing {OVERLAY}, frames", quiet=found.length < 500) as track:
