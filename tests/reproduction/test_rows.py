@@ -45,6 +45,7 @@ def test_the_papers_figures_belong_to_rows():
 def test_rows_that_are_the_same_share_a_run():
     same = [("table1", "xception"), ("table2", "filters_40"), ("table4", "xception_convgru")]
     assert {planned(*row).slug for row in same} == {"xception_convgru"}
+    assert planned(*same[0]).settings == planned(*same[1]).settings == planned(*same[2]).settings
     assert planned("table3", "ours").slug == planned("table4", "mcam_aff").slug == FULL
     slugs = [plan_row(row, protocol()).slug for _, row in ROWS]
     assert len(set(slugs)) == len(slugs) - 3  # all others differ

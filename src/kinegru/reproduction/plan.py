@@ -152,8 +152,9 @@ def _plan_row(row: Row, protocol: Protocol) -> Planned:
             common[name] = value
         elif name not in row.options:
             notes.append(f"The protocol says {name} {_word(value)}, which this model does not have.")
-    options = common | dict(row.options)
-    chosen, plain = _asdict(row.model, options), _asdict(row.model, common)
+    plain = _asdict(row.model, common)
+    options = common | {name: value for name, value in row.options.items() if value != plain.get(name)}
+    chosen = _asdict(row.model, options)  # what a row says and the model is anyway makes no run of its own
     backbone = chosen.get("backbone")
     weights = row.weights or weights_of(backbone, row.model, protocol)
     settings = dataclasses.replace(
