@@ -84,12 +84,13 @@ def f1(right: int, found: int, true: int) -> float:
     return 2 * right / (found + true) if found + true else 0.0
 
 
-def measure(recognizer: Recognizer, clips: Sequence[Clip], seed: int, rules: Rules) -> dict[str, Any]:
-    order = np.random.default_rng(seed).permutation(len(clips))
+def measure(recognizer: Recognizer, clips: Sequence[Clip], arguments: argparse.Namespace) -> dict[str, Any]:
+    order = np.random.default_rng(arguments.seed).permutation(len(clips))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "joined.mp4"
         truth = join([clips[i] for i in order], path)
-        found = recognizer.timeline(path, rules=rules)
+        rules = Rules(threshold=arguments.threshold)
+        found = recognizer.timeline(path, window=arguments.window, stride=arguments.stride, rules=rules)
     named = [segment for segment in found if segment.label != UNKNOWN_LABEL]
     right, frames = frame_accuracy(found, truth)
     counts = {"right": matches(named, truth), "found": len(named), "true": len(truth)}
@@ -124,6 +125,8 @@ def main() -> None:
     parser.add_argument("--group-pattern", default=r"/([a-z]+)_[^/]*$", help="what names the person in a clip's path")
     parser.add_argument("--people", nargs="*", help="only these")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--window", type=int, help="frames; default: those of a training clip")
+    parser.add_argument("--stride", type=int, help="frames; default: a quarter of the window")
     parser.add_argument("--threshold", type=float, default=Rules().threshold)
     parser.add_argument("--json", type=Path, help="write the result here, and a table beside it as .md")
     arguments = parser.parse_args()
@@ -136,9 +139,7 @@ def main() -> None:
         if arguments.people and person not in arguments.people:
             continue
         clips = [clip for clip in catalog.clips if clip.group == person]
-        people[person] = measure(
-            Recognizer.load(models[person]), clips, arguments.seed, Rules(threshold=arguments.threshold)
-        )
+        people[person] = measure(Recognizer.load(models[person]), clips, arguments)
         say(f"{person}: F1 {people[person]['f1']:.3f}, frames {people[person]['frame_accuracy']:.1%}")
     if not people:
         sys.exit(f"{arguments.runs}: no {PREFIX}NAME/model.safetensors of these people")
@@ -147,7 +148,7 @@ def main() -> None:
     result = {
         "command": command(),
         "versions": versions(),
-        "threshold": arguments.threshold,
+        **{name: getattr(arguments, name) for name in ("window", "stride", "threshold")},
         "f1": round(f1(**totals), 4),
         "frame_accuracy": round(frames["right"] / frames["all"], 4),
         "people": people,

@@ -239,6 +239,15 @@ def test_a_joined_recording_gives_back_its_parts(recognizer, tmp_path):
     np.testing.assert_allclose([s.start for s in found] + [found[-1].end], truth, atol=0.25)
 
 
+def test_shorter_windows_find_shorter_actions(recognizer, tmp_path):
+    parts = [(RED, 50), (BLUE, 5), (RED, 50)]  # blue for 0.2 s, half of a training clip
+    write_video(tmp_path / "short.mp4", np.concatenate([plain(*part) for part in parts]))
+    rules = Rules(threshold=0.9, smooth=1, gap=0.0, shortest=0.0)
+    of_clips = recognizer.timeline(tmp_path / "short.mp4", stride=1, rules=rules)
+    shorter = recognizer.timeline(tmp_path / "short.mp4", window=2, stride=1, rules=rules)
+    assert "walk" not in [s.label for s in of_clips] and "walk" in [s.label for s in shorter]
+
+
 def test_a_variable_rate_moves_no_boundary(recognizer, tmp_path):
     times = [*np.arange(0, 2, 0.04), *np.arange(2, 5, 0.2)]
     path = write_timed(tmp_path / "a.mkv", np.concatenate([plain(RED, 50), plain(BLUE, 15)]), times)
@@ -281,13 +290,13 @@ def test_a_scan_goes_on_from_any_place_with_the_same_result(tmp_path, stride):
     times = [*np.arange(17) / 10, *(20 + np.arange(13) / 10)]  # a cut in the middle
     path = write_timed(tmp_path / "a.mkv", frames, times)
     recognizer, log = example_recognizer(), tmp_path / "log"
-    whole, kept = scan(recognizer, path, 10.0, stride, log)
+    whole, kept = scan(recognizer, path, 10.0, stride=stride, log_path=log)
     lines = log.read_bytes().splitlines(keepends=True)
     assert len(lines) == 1 + len(whole.scores.times) and not kept.resumed
     middle = len(lines) // 2
     for done in sorted({0, 1, middle - 1, middle, middle + 1, len(lines) - 1}):
         log.write_bytes(b"".join(lines[: done + 1]) + lines[-1][:9])  # killed in the middle of a line
-        again, kept = scan(recognizer, path, 10.0, stride, log)
+        again, kept = scan(recognizer, path, 10.0, stride=stride, log_path=log)
         assert kept.resumed == done
         np.testing.assert_array_equal(again.scores.times, whole.scores.times)
         np.testing.assert_allclose(again.scores.probabilities, whole.scores.probabilities, atol=1e-6)

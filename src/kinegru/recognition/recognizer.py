@@ -120,13 +120,15 @@ class Recognizer:
         source: str | os.PathLike[str],
         *,
         fps: float | None = None,
+        window: int | None = None,
         stride: int | None = None,
         rules: Rules | None = None,
     ) -> list[Segment]:
         """What happens when in a video file of any length: segments without hole or overlap, some of them `unknown`.
 
-        Frames are taken at `fps` a second (by default `frame_rate`, else the file's own), as windows of a training
-        clip's frames every `stride` frames (by default a quarter of a window); `rules` make segments of their scores.
+        Frames are taken at `fps` a second (by default `frame_rate`, else the file's own), as windows of `window` frames
+        (by default a training clip's) every `stride` frames (by default a quarter of a window); `rules` make segments
+        of their scores.
 
         Raises `VideoError` where the file cannot be read.
 
@@ -135,7 +137,7 @@ class Recognizer:
         >>> segments[0].start, round(segments[-1].end, 3)
         (0.0, 1.2)
         """
-        scanned, _ = scan(self, source, fps, stride)
+        scanned, _ = scan(self, source, fps, window, stride)
         return make_segments(scanned.scores, self.labels, rules or Rules())
 
     @property

@@ -62,6 +62,7 @@ def timeline(
     out: str | None = None,
     video: str | None = None,
     fps: float | None = None,
+    window: int | None = None,
     stride: int | None = None,
     rules: Rules | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -78,14 +79,16 @@ def timeline(
         out: Name of the files without their endings, or a folder for them; by default NAME-OF-RECORDING.timeline here.
         video: Also write the recording with label, score and time drawn to this .mp4, .mkv, .mov or .avi file.
         fps: Frames a second to look at; by default as in the training clips.
+        window: Frames of a window; by default as many as a training clip has. Shorter ones find shorter actions.
         stride: Frames from one window to the next; by default a quarter of a window.
         device: Where to compute.
         engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
     """
     rules = (rules or Rules()).check()
     prefix = _prefix(out, recording)
-    if stride is not None and stride < 1:
-        raise UsageError(f"--stride is {stride}: give a number of frames, at least 1")
+    for name, frames in (("window", window), ("stride", stride)):
+        if frames is not None and frames < 1:
+            raise UsageError(f"--{name} is {frames}: give a number of frames, at least 1")
     if fps is not None and not 0 < fps < float("inf"):
         raise UsageError(f"--fps is {fps}: give a number of frames a second above 0")
     if video is not None:
@@ -100,7 +103,7 @@ def timeline(
         say("note: the model file does not say how long its clips were: frames are taken at the recording's own rate")
     bound = {"recording": digest(recording), "model": digest(path), "engine": recognizer.engine.name}
     with progress_bar(f"timeline of {shown(Path(recording).name)}, seconds") as track:
-        scanned, log = scan(recognizer, recording, fps, stride, _beside(prefix, ".partial"), bound, track)
+        scanned, log = scan(recognizer, recording, fps, window, stride, _beside(prefix, ".partial"), bound, track)
     if log.resumed:
         say(f"went on after {log.resumed} windows of an earlier run")
     if scanned.damage:
