@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--calibration-clips", type=int, default=32)
     parser.add_argument("--json", type=Path, help="write the result here, and a table beside it as .md")
     arguments = parser.parse_args()
-    runs = [run for run in arguments.runs if run.is_file() or (run / FILE_NAME).is_file()]
+    runs = [run for run in arguments.runs if run.suffix == ".safetensors" or (run / FILE_NAME).is_file()]
     if not runs:
         print("no trained models were given: nothing to measure", file=sys.stderr)
         return

@@ -83,8 +83,8 @@ def markdown(result: TableResult, pictures: Sequence[tuple[str, str]] = ()) -> s
     lines = [f"# {result.table.title}, on {result.data}", ""]
     of_paper = result.table.key.startswith("table")
     claim = f"The paper's claim: {result.table.claim}" if of_paper else result.table.claim or result.leak_in_points()
-    lines += [claim]
-    lines += ["", *(f"* {sentence}" for sentence in protocol_words(result)), ""]
+    lines += [claim, ""] if claim else []
+    lines += [*(f"* {sentence}" for sentence in protocol_words(result)), ""]
     header = [
         "row", "paper UCF101, %", "paper HMDB51, %", "right", "top-1", "95 % interval", "top-5",
         "parameters, M (trained)", "GMAC a clip", "time a seed",
