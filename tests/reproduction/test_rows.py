@@ -12,7 +12,7 @@ from kinegru.cli import _complete_switches, make_parser
 from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
 from kinegru.reproduction.paper_figures import REPORTED
-from kinegru.reproduction.plan import Protocol, plan_row
+from kinegru.reproduction.plan import Protocol, plan_row, row_model
 from kinegru.reproduction.rows import CHOICES, FULL, TABLES, choices_table, chosen_rows, compared_pairs, figures_table
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs.train import train
@@ -69,6 +69,14 @@ def test_the_recipes_backbone_takes_xceptions_place_and_the_row_says_so():
     assert any("mobilenetv2_100 in place of legacy_xception" in note for note in row.notes)
     assert planned("table1", "inception_v3", **recipe).settings.options["backbone"] == "inception_v3.tf_in1k"
     assert planned("table3", "stc_resnet18", **recipe).settings.options["backbone"] == "stc_resnet18"
+
+
+def test_figures_on_another_backbone_are_of_the_tables_run():
+    recipe = protocol(model="mobilenet_convgru_mcam_aff")
+    figures = plan_row(figures_table(row_model(recipe)).rows[0], recipe)
+    full = planned("table4", "mcam_aff", model="mobilenet_convgru_mcam_aff")
+    assert (figures.slug, figures.settings) == (full.slug, full.settings)
+    assert row_model(protocol(model="xception_lstm")) == "xception_lstm"
 
 
 def test_a_backbone_without_a_file_is_from_scratch_as_soon_as_a_file_is_given():

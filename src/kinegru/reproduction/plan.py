@@ -203,6 +203,17 @@ def protocol_options(protocol: Protocol) -> dict[str, Any]:
     return dict(settings.options) | ({"backbone": backbone} if backbone not in (None, usual) else {})
 
 
+def row_model(protocol: Protocol) -> str:
+    """The protocol's model, by the paper's name where only its backbone is another: those are the tables' own runs.
+
+    >>> row_model(Protocol("clips", "group", Path("out"), TrainSettings(model="mobilenet_convgru_mcam_aff")))
+    'sc_xception_convgru_mcam_aff'
+    """
+    model = protocol.settings.model
+    named, paper = (_asdict(name, {}) | {"backbone": None} for name in (model, FULL))
+    return FULL if named == paper else model
+
+
 def weights_of(backbone: str | None, model: str, protocol: Protocol) -> str:
     """Which weights a backbone starts from: the file named for it, else those of the protocol.
 

@@ -23,6 +23,8 @@ from kinegru.reproduction.plan import (
     check_weights,
     plan_jobs,
     plan_row,
+    protocol_options,
+    row_model,
 )
 from kinegru.reproduction.results import TableResult, gather
 from kinegru.reproduction.rows import CHOICES, TABLES, Table, choices_table, chosen_rows, figures_table, leak_table
@@ -253,12 +255,12 @@ def _check(settings: TrainSettings, seeds: list[int], processes: int) -> None:
 def _table(what: str, protocol: Protocol) -> Table:
     if what in TABLES:
         return TABLES[what]
-    model = protocol.settings.model  # the paper's, unless the recipe names another
+    model = row_model(protocol)  # the paper's, unless the recipe names another
     if what == "figures":
         return figures_table(model)
     if what == "leak":
         return leak_table(model)
-    options = model_options(model, **protocol.settings.options)
+    options = model_options(model, **protocol_options(protocol))
     baseline = {name: getattr(options, name) for name in CHOICES}
     if baseline["excitation_place"] == "auto":
         baseline["excitation_place"] = "branch" if "xception" in options.backbone else "block"
