@@ -4,14 +4,13 @@ and the published lists, and the costs that the page gives."""
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
 import re
 import shlex
 import shutil
 import statistics
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -240,11 +239,7 @@ def test_a_listed_clip_has_one_lasting_name(sandbox):
 
 @pytest.fixture(scope="module")
 def costs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recipe_costs", ROOT / "benchmarks" / "recipe_costs.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("recipe_costs")
 
 
 @pytest.mark.parametrize("recipe", ["ucf101-hmdb51-laptop.yaml", "ucf101-hmdb51-24gb.yaml"])
