@@ -127,14 +127,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def clock(seconds: float, decimals: int = 1) -> str:
+def clock(seconds: float) -> str:
     """Seconds as a player shows them.
 
-    >>> clock(5.04), clock(59.96), clock(3725.5), clock(3725.5, 0)
-    ('0:05.0', '1:00.0', '1:02:05.5', '1:02:06')
+    >>> clock(5.04), clock(59.96), clock(3725.5)
+    ('0:05.0', '1:00.0', '1:02:05.5')
     """
-    ticks = round(seconds * 10**decimals)
-    whole, rest = divmod(ticks, 10**decimals)
+    whole, tenth = divmod(round(seconds * 10), 10)
     hours, minutes, seconds = whole // 3600, whole // 60 % 60, whole % 60
     text = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    return f"{text}.{rest:0{decimals}d}" if decimals else text
+    return f"{text}.{tenth}"

@@ -29,7 +29,6 @@ from kinegru.recognition.timeline import (
     smooth,
     tempered,
 )
-from kinegru.video.overlay import caption
 from kinegru.video.pacing import Recording
 from kinegru.video.writer import write_video
 
@@ -336,18 +335,3 @@ def test_no_video_is_a_video_error(recognizer, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VideoError, match="is no video"):
         recognizer.timeline(tmp_path / "text.mp4")
-
-
-# -- the caption --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text", ["walk 93%", "", "a label far too long for so small a frame", "two\nlines", "挥手 80%"]
-)
-@pytest.mark.parametrize("size", [(120, 160), (32, 48), (8, 8), (1080, 64)])
-def test_a_caption_fits_any_frame_and_leaves_the_rest_alone(text, size):
-    frame = np.full((*size, 3), 128, np.uint8)
-    drawn = caption(frame, text, "0:01.5")
-    assert drawn.shape == frame.shape and drawn.dtype == np.uint8 and (frame == 128).all()
-    band = (drawn != 128).any(axis=(1, 2)).nonzero()[0]
-    assert len(band) and band.min() >= size[0] - max(12, round(size[0] * 0.11)) and drawn.max() > 150

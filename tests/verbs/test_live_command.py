@@ -84,7 +84,7 @@ def test_people_get_plain_lines_and_the_summary_on_stdout(kinegru, trained, join
     ran = kinegru("live", trained, joined, *QUICK)
     assert ran.status == 0 and ran.out.startswith(f"{joined}, 2 s: ") and len(ran.out.splitlines()) == 1
     line = next(line for line in ran.err.splitlines() if " late · " in line)
-    assert re.search(r"(left|right) \d+%: \d+ ms late · [\d.]+ of 10.0 frames/s · \d+ dropped · 0:0\d", line)
+    assert re.search(r"(left|right) \d+%: \d+ ms late · [\d.]+ of 10.0 frames/s · \d+ dropped · 0:00:0\d", line)
 
 
 def test_it_stops_after_seconds(kinegru, trained, joined):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinegru.files import atomic_write
+from kinegru.video.fonts import known_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +46,9 @@ _XLINK = "{http://www.w3.org/1999/xlink}href"
 @contextmanager
 def style() -> Iterator[None]:
     """The one look of all figures; also needed while saving, when text is laid out."""
-    from matplotlib import font_manager, rc_context
+    from matplotlib import rc_context
 
-    known = {font.name for font in font_manager.fontManager.ttflist}
+    known = {font.name for font in known_fonts()}
     rc: dict[Any, Any] = {
         "font.family": ["DejaVu Sans", *(name for name in _CJK_FONTS if name in known)],
         "font.size": 9,

@@ -114,12 +114,11 @@ def _write(
     sanity: dict[str, float] | None,
     folder: Path,
 ) -> list[str]:
-    from kinegru.console import clock
     from kinegru.verbs.explain_figures import over_time, overlay, sheet
 
     preprocessing = recognizer.preprocessing
     with progress_bar(f"writing {OVERLAY}, frames", quiet=found.length < 500) as track:
-        write_video(folder / OVERLAY, overlay(found, preprocessing, scale, track, clock), found.fps)
+        write_video(folder / OVERLAY, overlay(found, preprocessing, scale, track), found.fps)
     _save(sheet(found, preprocessing, scale), folder / SHEET)
     _save(over_time(found), folder / CURVES)
     with atomic_write(folder / NUMBERS) as file:

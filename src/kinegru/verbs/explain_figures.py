@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kinegru.console import Track
+from kinegru.console import Track, clock
 from kinegru.evaluation.figure_style import BLUE, INK, MUTED, ORANGE, new_figure, short, style, titled
 from kinegru.recognition.attribution import METHODS
 from kinegru.recognition.explain import Explanation, Scale
@@ -28,9 +28,7 @@ COLUMNS = 8  # of the sheet, at most
 TILE = 1.25  # inches wide, or high where a frame is taller than wide
 
 
-def overlay(
-    found: Explanation, preprocessing: Preprocessing, scale: Scale, track: Track, clock: Callable[[float], str]
-) -> Iterator[Image]:
+def overlay(found: Explanation, preprocessing: Preprocessing, scale: Scale, track: Track) -> Iterator[Image]:
     """Every frame of the file under its heat, with the label, the score so far and the time, uint8 (H, W, 3)."""
     heat, score = found.heat(scale), found.over_time
     placement: Placement | None = None

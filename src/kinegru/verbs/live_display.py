@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Group
@@ -13,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kinegru.console import SECONDS_BETWEEN_LINES, clock, console, say
+from kinegru.console import SECONDS_BETWEEN_LINES, console, say
 from kinegru.recognition.live import Live, Seen
 from kinegru.recognition.timeline import UNKNOWN_LABEL
 from kinegru.video.container import shown
@@ -79,7 +80,7 @@ class Display:
         parts.append(f"{live.drops} dropped")
         if live.source.comes_back:
             parts.append(_count(live.reconnects, "reconnect"))
-        return " · ".join([*parts, clock(time.monotonic() - self.began, 0)])
+        return " · ".join([*parts, str(timedelta(seconds=int(time.monotonic() - self.began)))])
 
     def _panel(self) -> Panel:
         live = self.live

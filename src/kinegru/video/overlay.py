@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinegru.video.fonts import known_fonts
+
 BAND = 0.11  # of the frame's height
 LEAST = 12  # pixels of the band
 DARK = 0.3  # of the light that the band lets through
@@ -70,9 +72,7 @@ def _file_with(characters: str) -> str:
     usual = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
     if not characters or _has(usual, characters):
         return usual
-    from matplotlib import font_manager
-
-    others = sorted({font.fname for font in font_manager.fontManager.ttflist if "Last Resort" not in font.name})
+    others = sorted({font.fname for font in known_fonts() if "Last Resort" not in font.name})
     return next((file for file in others if _has(file, characters)), usual)
 
 
