@@ -8,8 +8,9 @@ import shutil
 import signal
 import time
 from collections import namedtuple
-from multiprocessing import Process, get_context
+from multiprocessing import Process, Value, get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,12 +183,18 @@ def encode_large(frames: torch.Tensor) -> torch.Tensor:
     return frames.repeat(1, 1, 32, 1, 1) * torch.linspace(0.5, 2, 96)[:, None, None]
 
 
-def fill_large(cache: FeatureCache, items: list[tuple[int, int]]) -> Process:
-    """A process of its own that fills the cache."""
+def fill_large(cache: FeatureCache, items: list[tuple[int, int]], computed: Any = None) -> Process:
+    """A process of its own that fills the cache, at 50 ms a view where it counts what it `computed`."""
+
+    def encode(frames: torch.Tensor) -> torch.Tensor:
+        if computed is not None:
+            computed.value += len(frames)
+            time.sleep(0.05 * len(frames))
+        return encode_large(frames)
 
     def fill() -> None:
         torch.set_num_threads(1)
-        os._exit(1 if cache.fill(items, encode_large, batch=2) else 0)
+        os._exit(1 if cache.fill(items, encode, batch=2) else 0)
 
     process = get_context("fork").Process(target=fill)
     process.start()
@@ -230,16 +237,19 @@ def test_a_killed_fill_leaves_no_half_file_and_the_next_run_completes_it(make) -
     assert_right(cache, items)
 
 
-def test_two_processes_fill_one_cache_at_once(make) -> None:
+def test_two_processes_share_the_work_of_filling_one_cache(make) -> None:
     cache = make(LARGE)
-    items = [(index, view) for view in (1, 2, 3) for index in range(4)]
-    processes = [fill_large(cache, items) for _ in range(2)]
+    items = [(index, view) for view in range(1, 9) for index in range(4)]
+    counts = [Value("i"), Value("i")]
+    processes = [fill_large(cache, items, count) for count in counts]
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     assert cache.missing(items) == [] and len(finished(cache.folder)) == len(items)
     assert not list(cache.folder.glob("*/.*.tmp"))
     assert_right(cache, items)
+    computed = [count.value for count in counts]
+    assert min(computed) >= 4 and sum(computed) <= len(items) + 12  # what both have in hand at once is computed twice
 
 
 def test_what_killed_processes_left_behind_is_removed_and_what_running_ones_write_is_not(make) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def load_batches(
     dataset: Dataset[Sample],
-    batches: Sequence[Sequence[tuple[int, int] | int]],
+    batches: Iterable[Sequence[tuple[int, int] | int]],
     workers: int = 0,
     collate_with: Callable[[list[Sample]], Any] = collate,
     pin_memory: bool = False,
@@ -151,7 +151,7 @@ def load_batches(
     return DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=min(workers, len(batches)),
+        num_workers=min(workers, len(batches)) if isinstance(batches, Sized) else workers,
         collate_fn=collate_with,
         generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_parent,

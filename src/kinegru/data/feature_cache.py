@@ -2,7 +2,9 @@
 
 * Nothing stale is ever read: a file's name is a digest of the clip's bytes, the view, the sampling and transform
   settings, the weights and structure of the frozen part, and the storage precision. A changed thing is another name.
-* Files appear whole (written aside, renamed), so two processes may fill one cache and a kill leaves no half file.
+* Files appear whole (written aside, renamed), so a kill leaves no half file.
+* Several processes fill one cache together: each goes through what is missing in an order of its own, and looks again
+  before it decodes and before it computes. Nobody waits, and hardly anything is computed twice.
 * `float16` keeps maps to 3 digits; `uint8` halves that again, with one scale a channel and clip.
 """
 
@@ -14,9 +16,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from kinegru.files import atomic_write, digest_of_file
 
 FORMAT = 1  # raise it when the layout of a file, or the meaning of its numbers, changes
 BYTES_A_VALUE = {"float16": 2, "uint8": 1}
+Item = tuple[int, int]  # a clip's position in the data set, and its view
 LEFT_BEHIND = 24 * 3600.0  # seconds after which a temporary file is that of a process which was killed
 
 
@@ -77,12 +82,6 @@ class FeatureCache:
         self._places = dataset.preprocessing.places
         self._augmentation = dataclasses.asdict(augmentation) if augmentation is not None else None
 
-    @property
-    def key(self) -> str:
-        """32 hex digits, equal for caches whose maps of the same clip and view are the same."""
-        named = json.dumps([self._settings, self._places, self._augmentation], sort_keys=True)
-        return hashlib.sha256(named.encode()).hexdigest()[:32]
-
     def over(self, clips: Sequence[Clip]) -> FeatureCache:
         """The same cache for another choice of clips."""
         dataset = copy.copy(self.dataset)
@@ -105,7 +104,7 @@ class FeatureCache:
         digest = hashlib.sha256(json.dumps(self._settings | named, sort_keys=True).encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
-    def missing(self, items: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    def missing(self, items: Iterable[Item]) -> list[Item]:
         """Those of the (index, view) pairs that are not in the cache yet."""
         return [(i, view) for i, view in items if not self.path(self.dataset.clips[i], view).exists()]
 
@@ -147,7 +146,7 @@ class FeatureCache:
 
     def fill(
         self,
-        items: Sequence[tuple[int, int]],
+        items: Sequence[Item],
         encode: Callable[[torch.Tensor], torch.Tensor],
         batch: int = 4,
         workers: int = 0,
@@ -162,12 +161,15 @@ class FeatureCache:
         self._sweep()
         planned = {(index, view): self.path(self.dataset.clips[index], view) for index, view in items}
         todo = [item for item, path in planned.items() if not path.exists()]
-        groups = [todo[start : start + batch] for start in range(0, len(todo), batch)]
+        random.Random().shuffle(todo)
+        reading: deque[tuple[list[Item], int]] = deque()  # and how many of `todo` come before or with them
+        batches = _still_missing(todo, planned, batch, reading)
         errors: dict[int, str] = {}
-        done = 0
-        for group, samples in zip(groups, load_batches(self.dataset, groups, workers, list), strict=True):
+        for samples in load_batches(self.dataset, batches, min(workers, -(-len(todo) // batch)), list):
+            group, done = reading.popleft()
             errors |= {sample.index: sample.error or "unreadable" for sample in samples if sample.inputs is None}
-            good = [pair for pair in zip(group, samples, strict=True) if pair[1].inputs is not None]
+            read = [pair for pair in zip(group, samples, strict=True) if pair[1].inputs is not None]
+            good = [pair for pair in read if not planned[pair[0]].exists()]
             maps = encode(torch.stack([sample.inputs for _, sample in good])) if good else ()
             for (item, sample), one in zip(good, maps, strict=True):
                 clip = self.dataset.clips[sample.index]
@@ -175,7 +177,6 @@ class FeatureCache:
                     self._write(planned[item], one)
                 else:
                     errors[sample.index] = f"{clip.path}: changed while it was read; run again"
-            done += len(group)
             if progress is not None:
                 progress(done, len(todo))
         return errors
@@ -207,9 +208,19 @@ class CachedDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+    def __getitem__(self, key: int | Item) -> Sample:
         index, view = key if isinstance(key, tuple) else (key, 0)
         return Sample(index, self.targets[index], self.cache.read(self.clips[index], view))
+
+
+def _still_missing(
+    todo: list[Item], planned: dict[Item, Path], batch: int, reading: deque[tuple[list[Item], int]]
+) -> Iterator[list[Item]]:
+    for start in range(0, len(todo), batch):
+        group = [item for item in todo[start : start + batch] if not planned[item].exists()]
+        if group:
+            reading.append((group, min(start + batch, len(todo))))
+            yield group
 
 
 def _pack(maps: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:

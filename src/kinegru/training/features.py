@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from filelock import FileLock, Timeout
 
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset, FeatureCache
@@ -53,10 +51,8 @@ def fill_cache(
     Raises `DataError` where the disk will not hold it. With several processes each computes its share.
     """
     cache = FeatureCache(folder, model.cache_fingerprint(), dataset, precision)
-    errors: dict[int, str] = {}
     items = [(index, view) for view in views for index in range(len(dataset))]
-    with _alone(folder / f"{cache.key}.lock", accelerator, bool(cache.missing(items)), say):
-        errors = _fill_missing(model, cache, items, accelerator, workers, say, track)
+    errors = _fill_missing(model, cache, items, accelerator, workers, say, track)
     good = [clip for index, clip in enumerate(dataset.clips) if index not in errors]
     return CachedDataset(cache.over(good)), errors
 
@@ -88,25 +84,3 @@ def _fill_missing(
         errors = dict(gather_object(list(errors.items())))
         accelerator.wait_for_everyone()
     return errors
-
-
-@contextlib.contextmanager
-def _alone(file: Path, accelerator: Accelerator, needed: bool, say: Callable[[str], None] | None) -> Iterator[None]:
-    """Of several runs that need the same features one computes them, and the others wait and find them."""
-    if not needed or not accelerator.is_main_process:
-        yield
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if say is not None:
-            say("feature cache: another run computes these features; waiting for it")
-        lock.acquire()
-    except NotImplementedError:  # a file system without locks: both compute, and one of two equal files stays
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
