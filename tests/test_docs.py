@@ -30,14 +30,7 @@ PAGES = [
     "docs/benchmarks.md",
     "docs/reproduce.md",
 ]
-TRAINED_FIRST = [  # they begin where training ended
-    "docs/predict.md",
-    "docs/timeline.md",
-    "docs/explain.md",
-    "docs/live.md",
-    "docs/engines.md",
-    "docs/benchmarks.md",
-]
+TRAINED_FIRST = PAGES[PAGES.index("docs/predict.md") : PAGES.index("docs/reproduce.md")]  # training ended before them
 TRANSLATIONS = {"README.md": "README.zh.md"} | {page: page.replace("docs/", "docs/zh/") for page in PAGES[1:]}
 ALL_PAGES = sorted(
     {"README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"}

@@ -1,7 +1,7 @@
 """Runs jobs side by side, for a machine that one training does not fill: a big GPU, many cores.
 
 Each fold is trained by one of several processes, in the order of the jobs; what they promise is what `run_jobs`
-promises, but for the order in which rows are finished. Features are computed by one process while the others wait.
+promises, but for the order in which rows are finished. Features are computed by all of them together.
 """
 
 from __future__ import annotations
