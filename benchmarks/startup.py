@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py --json results/benchmarks/startup.json
 
-`predict` is a whole command: it loads a model file and recognises one drawn clip of a second. The files are in the
+`predict` is a whole command: it loads a model file and recognises one drawn clip of a second, with torch or with the
+model's export, which needs neither timm nor the torch model. The files are in the
 page cache after the first round, which is not counted.
 """
 
@@ -20,7 +21,11 @@ from report import command, publish
 from kinegru.measuring import Call, ProcessRun, about, interleave, quartiles, ratio, run_process, table
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
+from kinegru.recognition.export import export_model
+from kinegru.recognition.exported import export_folder
+from kinegru.recognition.recognizer import Recognizer
 from kinegru.verbs.provenance import machine
+from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import example_clip
 from kinegru.video.transforms import Preprocessing
 
@@ -36,13 +41,17 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def write_models(names: list[str], folder: Path, frames: int) -> dict[str, Path]:
-    """Untrained models: what they answer does not matter here."""
+    """Untrained models, and their exports: what they answer does not matter here."""
     files = {}
     for name in names:
         options, size = MODELS[name]
         model = create_model("sc_xception_convgru_mcam_aff", 2, **options)
         preprocessing = Preprocessing(frames=frames, size=size).to_dict()
-        files[name] = save_model(folder / f"{size}.safetensors", model, ["run", "walk"], preprocessing)
+        path = save_model(folder / f"{size}.safetensors", model, ["run", "walk"], preprocessing)
+        recognizer = Recognizer.load(path, "cpu", "torch")
+        clip = load_clip(example_clip(), recognizer.preprocessing)
+        export_model(recognizer, path, "onnx", export_folder(path, "onnx"), [clip])
+        files[name] = path
     return files
 
 
@@ -60,8 +69,10 @@ def measure(names: list[str], rounds: int, frames: int) -> dict[str, Any]:
             "kinegru predict --help": side("kinegru predict --help", "-m", "kinegru", "predict", "--help"),
         }
         for model, path in write_models(names, Path(folder), frames).items():
-            name = f"kinegru predict, {model}"
-            sides[name] = side(name, "-m", "kinegru", "predict", str(path), str(example_clip()))
+            for engine in ("torch", "onnx"):
+                name = f"kinegru predict, {model}, {engine}"
+                predict = ("-m", "kinegru", "predict", str(path), str(example_clip()), "--engine", engine)
+                sides[name] = side(name, *predict)
         found = interleave(sides, rounds, seconds=400)
     rows: dict[str, Any] = {}
     for name, measured in found.items():

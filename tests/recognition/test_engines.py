@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kinegru.errors import UsageError
 from kinegru.models.zoo import create_model
 from kinegru.recognition import exported
-from kinegru.recognition.engines import TorchEngine, choose_engine
+from kinegru.recognition.engines import TorchEngine, exported_engine
 from kinegru.recognition.export import compare
 from kinegru.recognition.exported import ExportedEngine
 from kinegru.recognition.fold import fold_batch_norms
@@ -182,4 +182,4 @@ def _shape(part: str, graph: Graph) -> list[int]:
 
 def test_engines_for_processors_refuse_a_gpu(tmp_path) -> None:
     with pytest.raises(UsageError, match="on processors only"):
-        choose_engine("onnx", None, torch.device("cuda"), tmp_path / "model.safetensors")
+        exported_engine("onnx", torch.device("cuda"), tmp_path / "model.safetensors")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,18 @@ def test_auto_takes_an_exact_export_and_torch_where_there_is_none(exported: Path
     assert Recognizer.load(alone, engine="onnx-int8").engine.name == "onnx-int8"
     with pytest.raises(ModelFileError, match=r"kinegru export .* --format onnx"):
         Recognizer.load(alone, engine="onnx")
+
+
+@pytest.mark.parametrize(("engine", "builds"), [("auto", False), ("onnx", False), ("torch", True)])
+def test_a_model_that_runs_exported_is_never_built_in_torch(engine: str, builds: bool, exported: Path) -> None:
+    program = (
+        "import sys; from kinegru import Recognizer; "
+        f"recognizer = Recognizer.load({str(exported)!r}, engine={engine!r}); "
+        f"recognizer.predict({str(example_clip())!r}); next(recognizer.timeline({str(example_clip())!r}).__iter__()); "
+        "print('timm' in sys.modules); print(recognizer.model.num_classes)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(builds), "3"]  # and it is built when it is asked for
 
 
 def test_an_export_of_another_model_file_is_refused(exported: Path, tmp_path: Path, caplog) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -42,6 +43,26 @@ class LoadedModel:
     preprocessing: dict[str, Any]  # size, frames, fit, interpolation, mean, std
     provenance: dict[str, Any] = field(default_factory=dict)  # data, split, seed, versions, metrics
     clip_statistics: dict[str, Any] = field(default_factory=dict)  # of the training clips' durations, in seconds
+
+
+class ModelFile:
+    """What a model file holds, as in `LoadedModel`; its weights are read, and the model built, when it is asked for.
+
+    Raises ModelFileError as `load_model` does: for the header at once, for the rest at the first use of `model`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        header = read_header(self.path)
+        self.labels: list[str] = header["labels"]
+        self.preprocessing: dict[str, Any] = header["preprocessing"]
+        self.provenance: dict[str, Any] = header["provenance"]
+        self.clip_statistics: dict[str, Any] = header["clip_statistics"]
+
+    @functools.cached_property
+    def model(self) -> ActionRecognizer:
+        """In eval mode on the CPU."""
+        return load_model(self.path).model
 
 
 def save_model(

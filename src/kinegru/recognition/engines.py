@@ -127,8 +127,8 @@ def folded(model: Any) -> Any:
     return copied
 
 
-def choose_engine(name: EngineName, model: Any, device: torch.device, path: Path) -> Engine:
-    """The engine of that name for the model in the file at `path`, whose exports lie beside it.
+def exported_engine(name: EngineName, device: torch.device, path: Path) -> Engine | None:
+    """The engine of that name among the exports beside the model file at `path`; None where torch is to run the model.
 
     `auto` is the first of `EXACT` that was exported from this very file and whose runtime is installed, else torch; on
     a GPU it is torch. Raises UsageError for an engine that cannot be had, ModelFileError for an export of another file.
@@ -136,7 +136,7 @@ def choose_engine(name: EngineName, model: Any, device: torch.device, path: Path
     from kinegru.recognition.exported import ExportedEngine, export_folder
 
     if name == "torch" or (name == "auto" and device.type != "cpu"):
-        return TorchEngine(model, device)
+        return None
     if name != "auto":
         if device.type != "cpu":
             raise UsageError(f"engine {name} runs on processors only: give device cpu, or engine torch")
@@ -150,4 +150,4 @@ def choose_engine(name: EngineName, model: Any, device: torch.device, path: Path
                 logger.warning("%s; torch is used", error)
             except UsageError as error:  # its runtime is missing
                 logger.info("%s; torch is used", error)
-    return TorchEngine(model, device)
+    return None

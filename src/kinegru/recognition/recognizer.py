@@ -6,6 +6,7 @@ Sampling, resize and normalisation come from the model file, so that a clip is s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 
 from kinegru.errors import UsageError, VideoError
-from kinegru.models.modelfile import LoadedModel, load_model, resolve
-from kinegru.recognition.engines import Engine, EngineName, TorchEngine, choose_engine
+from kinegru.models.modelfile import LoadedModel, ModelFile, resolve
+from kinegru.models.recognizer import ActionRecognizer
+from kinegru.recognition.engines import Engine, EngineName, TorchEngine, exported_engine
 from kinegru.recognition.prediction import Prediction
 from kinegru.recognition.recording import scan
 from kinegru.recognition.stream import Stream
@@ -37,9 +39,11 @@ class Recognizer:
     (True, True)
     """
 
-    def __init__(self, loaded: LoadedModel, device: str | torch.device = "auto", engine: Engine | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel | ModelFile, device: str | torch.device = "auto", engine: Engine | None = None
+    ) -> None:
         self.device = choose_device(device)
-        self.model = loaded.model.to(self.device).eval()
+        self._loaded = loaded
         self.labels = tuple(loaded.labels)
         self.preprocessing = Preprocessing.from_dict(loaded.preprocessing)
         self.provenance = loaded.provenance
@@ -62,9 +66,13 @@ class Recognizer:
         Raises `ModelFileError` for a file or an export that cannot be used, `UsageError` where a runtime is missing.
         """
         path = resolve(path_or_hub_id)
-        loaded = load_model(path)
         on = choose_device("cpu" if device == "auto" and engine not in ("auto", "torch") else device)
-        return cls(loaded, on, choose_engine(engine, loaded.model.to(on), on, path))
+        return cls(ModelFile(path), on, exported_engine(engine, on, path))
+
+    @functools.cached_property
+    def model(self) -> ActionRecognizer:
+        """The torch model, in eval mode on `device`; where an export does the work it is built at its first use."""
+        return self._loaded.model.to(self.device).eval()
 
     def predict(self, source: str | os.PathLike[str] | np.ndarray) -> Prediction:
         """Recognise one clip: a video file, or its frames as uint8 (L, H, W, 3) RGB of any length L >= 1.

@@ -19,7 +19,7 @@ from kinegru.errors import KineGRUError, UsageError
 from kinegru.measuring import ProcessRun, interleave, run_process
 from kinegru.models.modelfile import LoadedModel, resolve, save_model
 from kinegru.models.zoo import create_model, list_models
-from kinegru.recognition.engines import Engine, TorchEngine, choose_engine
+from kinegru.recognition.engines import Engine, TorchEngine
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.speed import StreamSpeed, measure_streams
 from kinegru.recognition.stream import Stream
@@ -191,13 +191,14 @@ def _write_untrained(name: str, folder: Path) -> Path:
 
 def _engines(recognizer: Recognizer, path: Path, notes: list[str]) -> dict[str, Engine]:
     """torch, then what lies beside the model file; a note for what lies there and cannot be used."""
-    from kinegru.recognition.exported import export_folder
+    from kinegru.recognition.exported import ExportedEngine, export_folder
 
     engines: dict[str, Engine] = {"torch": TorchEngine(recognizer.model, recognizer.device)}
     for name in EXPORTED:
-        if recognizer.device.type == "cpu" and export_folder(path, name).is_dir():
+        folder = export_folder(path, name)
+        if recognizer.device.type == "cpu" and folder.is_dir():
             try:
-                engines[name] = choose_engine(name, recognizer.model, recognizer.device, path)  # type: ignore[arg-type]
+                engines[name] = ExportedEngine(folder, path)
             except KineGRUError as error:
                 notes.append(str(error))
     if len(engines) == 1 and recognizer.device.type == "cpu":
