@@ -173,9 +173,9 @@ def test_the_table_of_models_lists_them_all_with_their_parameters():
     assert [cell.strip() for cell in row.split("|")[3:5]] == millions
 
 
-def test_the_papers_recipe_is_the_defaults():
+def test_the_papers_recipe_is_the_defaults_but_for_the_read_out():
     recipe = yaml.safe_load((ROOT / "recipes/paper.yaml").read_text())
-    assert TrainSettings(**recipe) == TrainSettings()
+    assert TrainSettings(**recipe) == TrainSettings(options={"readout": "last"})
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))

@@ -69,7 +69,7 @@ def test_the_papers_model_has_the_papers_parameters():
 def test_each_name_is_its_row(small, name, parts):
     options = model_options(name)
     assert (options.excitation, options.temporal, options.hidden_channels, options.classifier) == parts
-    readout, kernel = {"lrcn": "mean"}.get(name, "last"), {"stam": 7}.get(name, 3)
+    readout, kernel = {"lrcn": "mean"}.get(name, "max"), {"stam": 7}.get(name, 3)
     assert (options.width, options.dropout, options.readout, options.kernel_size) == (256, 0.5, readout, kernel)
     assert options.streams == {"two_stream": "rgb+flow", "sts": "rgb+flow+saliency"}.get(name, "rgb")
     assert options.flow_weight == 1.5

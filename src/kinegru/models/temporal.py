@@ -185,7 +185,7 @@ class MapRecurrence(nn.Module):
         in_channels: int,
         hidden_channels: int = 40,
         kernel_size: int = 3,
-        readout: Readout = "last",
+        readout: Readout = "max",
         variant: Variant = "reset_after",
         update_bias_init: float = 0.0,
         differences: bool = False,
@@ -259,7 +259,7 @@ class VectorRecurrence(nn.Module):
         kind: Literal["lstm", "gru"],
         in_channels: int,
         hidden_channels: int = 256,
-        readout: Readout = "last",
+        readout: Readout = "max",
         differences: bool = False,
     ) -> None:
         super().__init__()

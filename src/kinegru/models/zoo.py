@@ -75,8 +75,8 @@ class ModelOptions:
     """`reset_after` (the paper's ConvGRU) or `reset_before` (Ballas et al.)."""
     update_bias_init: float = 0.0
     """+1 to +2 lengthens the ConvGRU's memory."""
-    readout: str = "last"
-    """The last state, or the mean or max of all."""
+    readout: str = "max"
+    """The max or mean of all states, or the last (the paper's)."""
     differences: bool = False
     """Frame differences beside the maps at the recurrence's input."""
     projection: int = 0
