@@ -3,8 +3,8 @@
     python benchmarks/startup.py --json results/benchmarks/startup.json
 
 `predict` is a whole command: it loads a model file and recognises one drawn clip of a second, with torch or with the
-model's export, which needs neither timm nor the torch model. The files are in the page cache after the first round, which
-is not counted.
+model's export, which needs neither timm nor the torch model. The files are in the page cache after the first round,
+which is not counted.
 """
 
 from __future__ import annotations
