@@ -54,9 +54,9 @@ def test_a_font_that_was_installed_after_matplotlib_made_its_list_is_used(tmp_pa
 def solid_font(character: str) -> FontBuilder:
     """A font with one character, as solid as a wall."""
     pen = TTGlyphPen(None)
-    for move, place in [(pen.moveTo, (0, -200)), (pen.lineTo, (0, 800)), (pen.lineTo, (1000, 800))]:
-        move(place)
-    pen.lineTo((1000, -200))
+    pen.moveTo((0, -200))
+    for corner in ((0, 800), (1000, 800), (1000, -200)):
+        pen.lineTo(corner)
     pen.closePath()
     glyphs = {".notdef": TTGlyphPen(None).glyph(), "wall": pen.glyph()}
     font = FontBuilder(1000)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import signal
 import zlib
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -132,9 +132,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+class Batches(Protocol):
+    """Groups of (index, view) or index: a list of lists, or what decides only when the next one is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sequence[tuple[int, int] | int]]: ...
+
+
 def load_batches(
     dataset: Dataset[Sample],
-    batches: Iterable[Sequence[tuple[int, int] | int]],
+    batches: Batches,
     workers: int = 0,
     collate_with: Callable[[list[Sample]], Any] = collate,
     pin_memory: bool = False,
@@ -151,7 +159,7 @@ def load_batches(
     return DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=min(workers, len(batches)) if isinstance(batches, Sized) else workers,
+        num_workers=min(workers, len(batches)),
         collate_fn=collate_with,
         generator=torch.Generator(),
         worker_init_fn=_leave_interrupts_to_the_parent,

@@ -36,8 +36,8 @@ from kinegru.files import atomic_write, digest_of_file
 
 FORMAT = 1  # raise it when the layout of a file, or the meaning of its numbers, changes
 BYTES_A_VALUE = {"float16": 2, "uint8": 1}
-Item = tuple[int, int]  # a clip's position in the data set, and its view
 LEFT_BEHIND = 24 * 3600.0  # seconds after which a temporary file is that of a process which was killed
+Item = tuple[int, int]  # a clip's position in the data set, and its view
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -162,14 +162,16 @@ class FeatureCache:
         planned = {(index, view): self.path(self.dataset.clips[index], view) for index, view in items}
         todo = [item for item, path in planned.items() if not path.exists()]
         random.Random().shuffle(todo)
-        reading: deque[tuple[list[Item], int]] = deque()  # and how many of `todo` come before or with them
-        batches = _still_missing(todo, planned, batch, reading)
+        groups = _StillMissing([todo[start : start + batch] for start in range(0, len(todo), batch)], planned)
         errors: dict[int, str] = {}
-        for samples in load_batches(self.dataset, batches, min(workers, -(-len(todo) // batch)), list):
-            group, done = reading.popleft()
+        for samples in load_batches(self.dataset, groups, workers, list):
+            group, done = groups.reading.popleft()
             errors |= {sample.index: sample.error or "unreadable" for sample in samples if sample.inputs is None}
-            read = [pair for pair in zip(group, samples, strict=True) if pair[1].inputs is not None]
-            good = [pair for pair in read if not planned[pair[0]].exists()]
+            good = [
+                (item, sample)
+                for item, sample in zip(group, samples, strict=True)
+                if sample.inputs is not None and not planned[item].exists()
+            ]
             maps = encode(torch.stack([sample.inputs for _, sample in good])) if good else ()
             for (item, sample), one in zip(good, maps, strict=True):
                 clip = self.dataset.clips[sample.index]
@@ -213,14 +215,24 @@ class CachedDataset(Dataset[Sample]):
         return Sample(index, self.targets[index], self.cache.read(self.clips[index], view))
 
 
-def _still_missing(
-    todo: list[Item], planned: dict[Item, Path], batch: int, reading: deque[tuple[list[Item], int]]
-) -> Iterator[list[Item]]:
-    for start in range(0, len(todo), batch):
-        group = [item for item in todo[start : start + batch] if not planned[item].exists()]
-        if group:
-            reading.append((group, min(start + batch, len(todo))))
-            yield group
+class _StillMissing:
+    """`Batches`: groups of items as a loader asks for them, without what another process has written meanwhile."""
+
+    def __init__(self, groups: list[list[Item]], planned: dict[Item, Path]) -> None:
+        self.groups, self.planned = groups, planned
+        self.reading: deque[tuple[list[Item], int]] = deque()  # handed out, and how many items come before and in them
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        done = 0
+        for group in self.groups:
+            done += len(group)
+            missing = [item for item in group if not self.planned[item].exists()]
+            if missing:
+                self.reading.append((missing, done))
+                yield missing
 
 
 def _pack(maps: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:

@@ -52,25 +52,11 @@ def fill_cache(
     """
     cache = FeatureCache(folder, model.cache_fingerprint(), dataset, precision)
     items = [(index, view) for view in views for index in range(len(dataset))]
-    errors = _fill_missing(model, cache, items, accelerator, workers, say, track)
-    good = [clip for index, clip in enumerate(dataset.clips) if index not in errors]
-    return CachedDataset(cache.over(good)), errors
-
-
-def _fill_missing(
-    model: Any,
-    cache: FeatureCache,
-    items: list[tuple[int, int]],
-    accelerator: Accelerator,
-    workers: int,
-    say: Callable[[str], None] | None,
-    track: Callable[[int, int], None] | None,
-) -> dict[int, str]:
     # one process looks: another that looked later would see what this one has written, and take another share
     missing = broadcast_object_list([cache.missing(items) if accelerator.is_main_process else None])[0]
     errors: dict[int, str] = {}
     if missing:
-        p = cache.dataset.preprocessing
+        p = dataset.preprocessing
         encode = encode_with(model, accelerator.device)
         shape = encode(torch.zeros(1, 1, p.channels, p.size, p.size)).shape[2:]  # (C, h, w)
         needed = cache.estimate(len(missing), (p.frames, *shape))
@@ -83,4 +69,5 @@ def _fill_missing(
         errors = cache.fill(mine, encode, workers=workers, progress=track)
         errors = dict(gather_object(list(errors.items())))
         accelerator.wait_for_everyone()
-    return errors
+    good = [clip for index, clip in enumerate(dataset.clips) if index not in errors]
+    return CachedDataset(cache.over(good)), errors
