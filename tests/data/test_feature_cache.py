@@ -252,6 +252,22 @@ def test_two_processes_share_the_work_of_filling_one_cache(make) -> None:
     assert min(computed) >= 4 and sum(computed) <= len(items) + 12  # what both have in hand at once is computed twice
 
 
+def test_what_another_process_has_written_is_not_computed_and_counts_as_done(make) -> None:
+    cache = make()
+    items = [(index, view) for view in (1, 2) for index in range(4)]
+    computed: list[int] = []
+    steps: list[tuple[int, int]] = []
+
+    def encode(frames: torch.Tensor) -> torch.Tensor:
+        if not computed:
+            make().fill(items, lambda others: others)  # all of it, while this one computes its first batch
+        computed.append(len(frames))
+        return frames
+
+    assert cache.fill(items, encode, batch=3, progress=lambda *step: steps.append(step)) == {}
+    assert computed == [3] and steps == [(3, 8), (8, 8)]
+
+
 def test_what_killed_processes_left_behind_is_removed_and_what_running_ones_write_is_not(make) -> None:
     cache = make()
     cache.fill([(0, 0)], lambda frames: frames)

@@ -164,6 +164,7 @@ class FeatureCache:
         random.Random().shuffle(todo)
         groups = _StillMissing([todo[start : start + batch] for start in range(0, len(todo), batch)], planned)
         errors: dict[int, str] = {}
+        done = 0
         for samples in load_batches(self.dataset, groups, workers, list):
             group, done = groups.reading.popleft()
             errors |= {sample.index: sample.error or "unreadable" for sample in samples if sample.inputs is None}
@@ -181,6 +182,8 @@ class FeatureCache:
                     errors[sample.index] = f"{clip.path}: changed while it was read; run again"
             if progress is not None:
                 progress(done, len(todo))
+        if progress is not None and done < len(todo):  # another process has written the last ones
+            progress(len(todo), len(todo))
         return errors
 
     def _write(self, path: Path, maps: torch.Tensor) -> None:
