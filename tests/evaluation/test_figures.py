@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from kinegru.errors import DataError
+from kinegru.evaluation import figure_style
 from kinegru.evaluation.figure_style import INK, ON_CELL, RIGHT, WRONG, inline_svg, save_figure, short
 from kinegru.evaluation.figures import (
     accuracy_curves,
@@ -183,6 +184,14 @@ def test_odd_names_are_drawn_without_a_warning_and_the_svg_parses(tmp_path: Path
             if "text" in element.tag
         }
         assert {"<b>&\"'", "$x^$", "走路", "two lines", "x y"} <= words
+
+
+def test_a_font_without_bold_is_used_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(figure_style, "_CJK_FONTS", ["cmss10"])  # matplotlib's own, in one weight
+    save_figure(loss_curve([{"epoch": 1, "train_loss": 1.2}]), tmp_path, "loss")
+    assert not caplog.records
 
 
 def test_an_inline_figure_brings_nothing_that_clashes_with_its_page() -> None:

@@ -12,6 +12,7 @@ Notable:
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import warnings
@@ -72,9 +73,15 @@ def style() -> Iterator[None]:
         "legend.frameon": False,
         "legend.fontsize": 8.5,
     }
-    with rc_context(rc), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    fonts.setLevel(logging.ERROR)  # else a line a process for a font that has no bold
+    try:
+        with rc_context(rc), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            yield
+    finally:
+        fonts.setLevel(level)
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
