@@ -96,6 +96,8 @@ TABLE3 = Table(
         Row("stam", "STAM", "stam", {}, "Spatial gate and temporal attention; our reading of an unsettled name."),
         Row("tsn", "TSN, RGB", "tsn_xception", {}, "Wang et al., ECCV 2016: mean of frame scores. No order in it.",
             control=True),
+        Row("ours_flow", "The paper's model over flow", FULL, {"streams": "flow"}, "Optical flow in the place of RGB.",
+            control=True),
         Row("ours", "The paper's model", FULL, {}, ""),
     ),
     reference="ours",
