@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,34 @@ def test_an_estimate_counts_shared_features_once_and_then_goes_by_what_was_measu
     assert after.by_job[jobs[2].folder] == pytest.approx(3 * 30)  # the same row: as long as it took
     assert after.by_job[jobs[1].folder] == pytest.approx(3 * 30)  # another row: guessed, to the same scale
     assert after.cache_bytes == 0
+
+
+def test_a_fold_that_filled_the_cache_is_no_measure_of_other_folds_or_of_rows_without_a_cache(tmp_path):
+    catalog = write_empty_clips(tmp_path / "set", ("run", "walk"), ("ann", "bob", "cyd"))
+    (tmp_path / "xception.pth").write_bytes(b"weights")
+    weights = str(tmp_path / "xception.pth")
+    settings = TrainSettings(backbone_weights=weights, profile="head", views=3, validation=0.0, epochs=10)
+    protocol = Protocol("set", "leave-one-group-out", tmp_path / "out", settings, PATTERN)
+    rows = chosen_rows(TABLES["table3"], ["lrcn", "stc_resnet18", "stam"])
+    jobs = plan_jobs([plan_row(row, protocol) for row in rows], [0], protocol, catalog)
+
+    def seconds_left():
+        machine = Machine(1000.0, 0.0)
+        found = estimate(jobs, Kinds(Path("none"), 2), lambda: machine, catalog, keep_models=False)
+        return [found.by_job[job.folder] for job in jobs]
+
+    _, whole, _ = seconds_left()
+    write_job(jobs[0], catalog, lambda job, name: True, seconds=25.0)
+    path = jobs[0].fold_folder(jobs[0].folds[0]) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["context"]["seconds"] = 10_000.0
+    path.write_text(json.dumps(metrics))
+    assert seconds_left() == [0, whole, pytest.approx(3 * 30)]
+
+
+class Kinds(CostBook):
+    def of(self, planned):
+        return ModelCost(1000, 0, 10, 10, 0) if planned.settings.profile == "full" else ModelCost(1000, 900, 10, 5, 64)
 
 
 def test_costs_are_remembered_and_what_cannot_be_built_is_named(tmp_path, monkeypatch):

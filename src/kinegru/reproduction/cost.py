@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -179,15 +180,15 @@ def estimate(
 ) -> Estimate:
     """Seconds and bytes that the unfinished folds of these jobs will take."""
     guess: dict[tuple[Path, str], float] = {}
-    measured: dict[tuple[Path, str], float] = {}
-    by_row: dict[str, list[float]] = {}
+    by_row: dict[str, list[float]] = {}  # seconds of its finished folds
+    ratios: dict[bool, list[float]] = {True: [], False: []}  # of these to what was guessed; over cached features or not
     features: dict[
         tuple[Any, ...], tuple[Path, float, int]
     ] = {}  # what is shared -> the job that computes it, its cost
     filled: set[tuple[Any, ...] | None] = set()
     speed: Machine | None = None
     file_bytes = 0
-    todo: list[tuple[Job, Split]] = []
+    todo: list[tuple[Job, Split, bool]] = []
     for job in jobs:
         cost = book.of(job.planned)
         if cost is None:
@@ -196,14 +197,15 @@ def estimate(
         done = {fold.name for fold in job.finished_folds()} if valid else set()
         speed = speed or machine()
         left = [fold for fold in job.folds if fold.name not in done]
+        cached = is_cached(job.settings, cost)
         for fold in job.folds:
             macs, reads = fold_work(job.settings, fold, cost)
             decoding = reads * speed.seconds_a_clip / max(1, job.settings.decoders)
             guess[job.folder, fold.name] = macs / speed.macs_a_second + decoding + SECONDS_A_FOLD
             if fold.name in done and (seconds := _measured(job.fold_folder(fold))) is not None:
-                measured[job.folder, fold.name] = seconds
                 by_row.setdefault(job.planned.slug, []).append(seconds)
-        todo += [(job, fold) for fold in left]
+                ratios[cached].append(seconds / guess[job.folder, fold.name])
+        todo += [(job, fold, cached) for fold in left]
         file_bytes += len(left) * (2_000_000 + (4 * cost.parameters if keep_models else 0))
         key = feature_key(job.settings, cost)
         if done:
@@ -213,15 +215,16 @@ def estimate(
             seconds = items * (cost.frozen_macs / speed.macs_a_second + speed.seconds_a_clip)
             size = items * cost.cached_values * BYTES_A_VALUE[job.settings.cache_precision]
             features[key] = (job.folder, seconds, size)
-    scale = sum(measured.values()) / sum(guess[key] for key in measured) if measured else 1.0
+    # medians: the fold that has filled the cache, or shared the machine, is no measure of the others
+    scale = {cached: statistics.median(found) if found else 1.0 for cached, found in ratios.items()}
     by_job = {job.folder: 0.0 for job in jobs}
-    for job, fold in todo:
+    for job, fold, cached in todo:
         own = by_row.get(job.planned.slug)
-        by_job[job.folder] += sum(own) / len(own) if own else guess[job.folder, fold.name] * scale
+        by_job[job.folder] += statistics.median(own) if own else guess[job.folder, fold.name] * scale[cached]
     missing = [found for key, found in features.items() if key not in filled]
     for folder, seconds, _ in missing:
         by_job[folder] += seconds
-    return Estimate(sum(by_job.values()), bool(measured), sum(size for *_, size in missing), file_bytes, by_job)
+    return Estimate(sum(by_job.values()), bool(by_row), sum(size for *_, size in missing), file_bytes, by_job)
 
 
 def _measured(run: Path) -> float | None:
