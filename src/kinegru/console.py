@@ -6,6 +6,7 @@ A bar that is opened while another is shown joins it below, and goes when it is 
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,23 @@ class Track(Protocol):
 def say(message: str) -> None:
     """A line for people, on stderr; shown as it is, without markup."""
     console.print(message, markup=False)
+
+
+@contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """Of the logger with this name only errors, for the length of the block.
+
+    >>> with errors_only("kinegru"):
+    ...     logging.getLogger("kinegru.models").isEnabledFor(logging.WARNING)
+    False
+    """
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

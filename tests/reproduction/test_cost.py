@@ -42,6 +42,8 @@ def test_profile_full_caches_nothing():
 
 class Book(CostBook):
     def of(self, planned):
+        if planned.settings.profile == "full":
+            return ModelCost(1000, 0, 10, 10, cached_values=0)
         return ModelCost(1000, 900, 10, 5, cached_values=64)
 
 
@@ -79,8 +81,7 @@ def test_a_fold_that_filled_the_cache_is_no_measure_of_other_folds_or_of_rows_wi
     jobs = plan_jobs([plan_row(row, protocol) for row in rows], [0], protocol, catalog)
 
     def seconds_left():
-        machine = Machine(1000.0, 0.0)
-        found = estimate(jobs, Kinds(Path("none"), 2), lambda: machine, catalog, keep_models=False)
+        found = estimate(jobs, Book(Path("none"), 2), lambda: Machine(1000.0, 0.0), catalog, keep_models=False)
         return [found.by_job[job.folder] for job in jobs]
 
     _, whole, _ = seconds_left()
@@ -90,11 +91,6 @@ def test_a_fold_that_filled_the_cache_is_no_measure_of_other_folds_or_of_rows_wi
     metrics["context"]["seconds"] = 10_000.0
     path.write_text(json.dumps(metrics))
     assert seconds_left() == [0, whole, pytest.approx(3 * 30)]
-
-
-class Kinds(CostBook):
-    def of(self, planned):
-        return ModelCost(1000, 0, 10, 10, 0) if planned.settings.profile == "full" else ModelCost(1000, 900, 10, 5, 64)
 
 
 def test_costs_are_remembered_and_what_cannot_be_built_is_named(tmp_path, monkeypatch):

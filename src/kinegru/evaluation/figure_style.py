@@ -12,7 +12,6 @@ Notable:
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 import warnings
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinegru.console import errors_only
 from kinegru.files import atomic_write
 from kinegru.video.fonts import known_fonts
 
@@ -73,15 +73,10 @@ def style() -> Iterator[None]:
         "legend.frameon": False,
         "legend.fontsize": 8.5,
     }
-    fonts = logging.getLogger("matplotlib.font_manager")
-    level = fonts.level
-    fonts.setLevel(logging.ERROR)  # else a line a process for a font that has no bold
-    try:
-        with rc_context(rc), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            yield
-    finally:
-        fonts.setLevel(level)
+    # the font manager warns of a font that has no bold
+    with rc_context(rc), warnings.catch_warnings(), errors_only("matplotlib.font_manager"):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:

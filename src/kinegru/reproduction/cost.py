@@ -8,14 +8,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinegru.console import errors_only
 from kinegru.data.catalog import Catalog
 from kinegru.data.feature_cache import BYTES_A_VALUE
 from kinegru.data.splits import Split
@@ -67,7 +66,7 @@ def count_cost(settings: TrainSettings, classes: int) -> ModelCost:
     (True, True)
     """
     weights = "none" if settings.backbone_weights == "imagenet" else settings.backbone_weights  # the same shapes
-    with _quiet():
+    with errors_only("kinegru"):  # the training run says how the weights fit
         model = create_model(settings.model, classes, backbone_weights=weights, **settings.options)
     model.set_profile(settings.profile)
     size = settings.preprocessing(model.preprocessing_defaults).size
@@ -83,18 +82,6 @@ def count_cost(settings: TrainSettings, classes: int) -> ModelCost:
             frozen = _macs(lambda: model.cacheable(frames))
             cached = model.cacheable(frames).numel()
     return ModelCost(macs, frozen, parameters, trained, cached)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the lines about weights that fit: the training run prints them."""
-    logger = logging.getLogger("kinegru")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _macs(call: Callable[[], Any]) -> int:
@@ -179,7 +166,6 @@ def estimate(
     jobs: Sequence[Job], book: CostBook, machine: Callable[[], Machine], catalog: Catalog, keep_models: bool
 ) -> Estimate:
     """Seconds and bytes that the unfinished folds of these jobs will take."""
-    guess: dict[tuple[Path, str], float] = {}
     by_row: dict[str, list[float]] = {}  # seconds of its finished folds
     ratios: dict[bool, list[float]] = {True: [], False: []}  # of these to what was guessed; over cached features or not
     features: dict[
@@ -188,7 +174,7 @@ def estimate(
     filled: set[tuple[Any, ...] | None] = set()
     speed: Machine | None = None
     file_bytes = 0
-    todo: list[tuple[Job, Split, bool]] = []
+    todo: list[tuple[Job, float, bool]] = []  # a fold's job, what is guessed for it, and whether features are cached
     for job in jobs:
         cost = book.of(job.planned)
         if cost is None:
@@ -196,17 +182,18 @@ def estimate(
         valid = job.state() in ("finished", "begun")
         done = {fold.name for fold in job.finished_folds()} if valid else set()
         speed = speed or machine()
-        left = [fold for fold in job.folds if fold.name not in done]
+        left = len(job.folds) - len(done)
         cached = is_cached(job.settings, cost)
         for fold in job.folds:
             macs, reads = fold_work(job.settings, fold, cost)
             decoding = reads * speed.seconds_a_clip / max(1, job.settings.decoders)
-            guess[job.folder, fold.name] = macs / speed.macs_a_second + decoding + SECONDS_A_FOLD
-            if fold.name in done and (seconds := _measured(job.fold_folder(fold))) is not None:
+            guess = macs / speed.macs_a_second + decoding + SECONDS_A_FOLD
+            if fold.name not in done:
+                todo.append((job, guess, cached))
+            elif (seconds := _measured(job.fold_folder(fold))) is not None:
                 by_row.setdefault(job.planned.slug, []).append(seconds)
-                ratios[cached].append(seconds / guess[job.folder, fold.name])
-        todo += [(job, fold, cached) for fold in left]
-        file_bytes += len(left) * (2_000_000 + (4 * cost.parameters if keep_models else 0))
+                ratios[cached].append(seconds / guess)
+        file_bytes += left * (2_000_000 + (4 * cost.parameters if keep_models else 0))
         key = feature_key(job.settings, cost)
         if done:
             filled.add(key)  # one fold computes nearly all that the others need
@@ -218,9 +205,9 @@ def estimate(
     # medians: the fold that has filled the cache, or shared the machine, is no measure of the others
     scale = {cached: statistics.median(found) if found else 1.0 for cached, found in ratios.items()}
     by_job = {job.folder: 0.0 for job in jobs}
-    for job, fold, cached in todo:
+    for job, guess, cached in todo:
         own = by_row.get(job.planned.slug)
-        by_job[job.folder] += statistics.median(own) if own else guess[job.folder, fold.name] * scale[cached]
+        by_job[job.folder] += statistics.median(own) if own else guess * scale[cached]
     missing = [found for key, found in features.items() if key not in filled]
     for folder, seconds, _ in missing:
         by_job[folder] += seconds

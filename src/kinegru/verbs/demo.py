@@ -26,7 +26,6 @@ SETTINGS: dict[str, Any] = {
         "hidden_channels": 32,
         "width": 64,
         "differences": True,
-        "readout": "max",
         "dropout": 0.1,
     },
     "backbone_weights": "none",
