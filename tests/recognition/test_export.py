@@ -89,6 +89,19 @@ def test_a_stream_runs_on_every_engine(form: str, window: int | None, exported: 
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
+def test_openvino_compiles_what_comes_often_for_its_shapes_and_no_more(exported: Path) -> None:
+    from kinegru.recognition.openvino_engine import FIXED, OFTEN
+
+    runtime = ExportedEngine(export_folder(exported, "openvino")).runtime
+    for length in range(1, FIXED + 3):
+        images = np.random.default_rng(0).random((length, 3, 64, 64), np.float32)
+        first, *others = (runtime.run("trunk", [images])[0] for _ in range(OFTEN + 1))
+        assert first.std() > 0.1
+        for other in others:
+            np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-4)
+    assert [shapes[0][0] for shapes in runtime.fixed["trunk"]] == list(range(1, FIXED + 1))
+
+
 @pytest.mark.parametrize("form", ["onnx-int8", "openvino-int8"])
 def test_eight_bits_are_near(form: str, exported: Path) -> None:
     recognizer = Recognizer.load(exported, "cpu", "torch")

@@ -98,14 +98,15 @@ class Stream:
         r, engine = self.radius, self.engine
         if window <= 2 * r:  # every frame lies at one of the window's ends
             return self._whole(window) if due else None
+        near = _stack(self._maps, len(self._maps))
         if self._open or not r:
-            parts = engine.parts(_stack(self._maps, 2 * r + 1), slice(r, None if due else r + 1))
+            parts = engine.parts(near, slice(r, None if due else r + 1))
             complete, ends = parts[:1], parts[1:]  # of frame count-1-r, and if due of the r frames behind it
             if self._open:
                 self._state = engine.advance(complete, self._state)
         first = self.count - max(2 * r, 1)  # of the window whose frames at its beginning are known now
         if first >= 0 and first % self.stride == 0:
-            begun = engine.advance(engine.parts(_stack(self._maps, 2 * r), slice(0, r)) if r else complete)
+            begun = engine.advance(engine.parts(near[-2 * r :], slice(0, r)) if r else complete)
             self._state = engine.join([self._state, begun]) if self._open else begun
             self._open += 1
         if not due:
