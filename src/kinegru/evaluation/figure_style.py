@@ -173,4 +173,4 @@ def _settle(figure: Figure) -> None:
     if figure.get_layout_engine() is not None:
         with style():
             figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" would leave a placeholder, and every file be drawn twice

@@ -116,12 +116,15 @@ class TorchEngine:
 
 
 def folded(model: Any) -> Any:
-    """A copy of an `ActionRecognizer` for use alone: batch norms folded, 2-D convolutions channels last."""
+    """A copy of an `ActionRecognizer` for use alone: batch norms folded, the encoder's 2-D convolutions channels last.
+
+    The ConvGRU's input convolution, thousands of channels to a hundred, is half as fast again in channels first.
+    """
     weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, 1, model.encoder.in_channels, PROBE_SIZE, PROBE_SIZE, generator=generator).to(weight)
     copied = fold_batch_norms(model, probe)
-    for module in copied.modules():
+    for module in copied.encoder.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return copied
