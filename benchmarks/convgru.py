@@ -6,8 +6,9 @@ Ours convolves the input of all T frames and all three gates at once and leaves 
 usual form has six small convolutions in each step; here it gets the same weights and the same equations, and must give
 the same states. Nothing in cuDNN convolves over time; two of its fused recurrences come near. `nn.GRU at each position`
 is exactly a ConvGRU of 1 x 1 kernels, a ninth of the arithmetic and without a look at the neighbours. `nn.GRU on pooled
-maps` has a state of as many numbers but no maps at its input. In bf16 and fp16 our state stays float32, the others'
-state is of the lower precision: that is how each is used.
+maps` has a state of as many numbers but no maps at its input. A large matrix product runs in turn with them: at its
+rate our arithmetic would take the least time there is. In bf16 and fp16 our state stays float32, the others' state is
+of the lower precision: that is how each is used.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from kinegru.models.temporal import ConvGRU
 
 OURS, SIX = "KineGRU", "six convolutions a step"
 EACH, POOLED = "nn.GRU at each position", "nn.GRU on pooled maps"
+MATRIX = 2048
+PRODUCT = f"a matrix product of {MATRIX}²"
+LEAST = 2.5  # times faster than six convolutions a step
 MODES = ("eager", "compiled", "graphed", "compiled and graphed")
 SIZES = {"xception-299": (2048, 10), "mobilenet-160": (1280, 5), "small-96": (160, 6)}  # channels, side
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -126,6 +130,12 @@ def training(module: nn.Module, x: Tensor) -> Call:
     return call
 
 
+def product(like: Tensor) -> Call:
+    """A product of matrices of `like`'s kind."""
+    a, b = (torch.rand(MATRIX, MATRIX, dtype=like.dtype, device=like.device) for _ in range(2))
+    return lambda: a @ b
+
+
 def make(kind: Callable[[nn.Module, Tensor], Call], module: nn.Module, x: Tensor, mode: str) -> Call:
     """A call made at its first use."""
 
@@ -166,6 +176,7 @@ def measure(channels: int, size: int, arguments: argparse.Namespace) -> list[dic
                 if name not in (OURS, SIX)
             }
             named = {f"{name}/{mode}": call for (name, mode), call in sides.items()}
+            named[PRODUCT] = product(x_here)
             found = interleave(named, arguments.rounds, arguments.seconds, warm_up=2, cuda=cuda)
             expected = reference(here[OURS], x_here)
             for name, mode in sides:
@@ -177,6 +188,9 @@ def measure(channels: int, size: int, arguments: argparse.Namespace) -> list[dic
                 row |= compare(side, found[f"{OURS}/{mode}"], name)
                 rows.append(row)
                 arguments.write(row)
+            rows.append({"part": part, "side": PRODUCT, "mode": "eager", "precision": precision})
+            rows[-1] |= found[PRODUCT].to_dict() | {"GMAC": MATRIX**3 / 1e9}
+            arguments.write(rows[-1])
             del sides, named
         del here, x_here
         if cuda:
@@ -225,6 +239,23 @@ def error_of(call: Call, expected: Tensor) -> float | None:
         return None
 
 
+def bounds(rows: list[dict[str, Any]]) -> list[str]:
+    """What was aimed at, what it came to, and what the rate of a matrix product would give; of eager rows."""
+    lines = []
+    eager = {(row["part"], row["precision"], row["side"]): row for row in rows if row.get("mode") == "eager"}
+    for (part, precision, side), six in eager.items():
+        ours, best = (eager.get((part, precision, name), {}) for name in (OURS, PRODUCT))
+        if side == SIX and "ratio" in six and "seconds" in ours and "seconds" in best:
+            least = ours["GMAC"] * best["seconds"] / best["GMAC"]
+            held = "holds" if six["ratio"] >= LEAST else "is missed"
+            lines.append(
+                f"{part}, {precision}: at least {LEAST}x {held}: {six['ratio']:.3g}x. At the matrix product's rate it "
+                f"would be {six['seconds'] / least:.3g}x; ours runs at {least / ours['seconds']:.0%} of that rate, six "
+                f"convolutions a step at {least / six['seconds'] * six['GMAC'] / ours['GMAC']:.0%}."
+            )
+    return lines
+
+
 def print_row(row: dict[str, Any]) -> None:
     time = row["error"] if "error" in row else f"{1e3 * row['seconds']:.2f} ms, {row['laps']} laps"
     print(f"{row['part']}, {row['side']}, {row['mode']}, {row['precision']}: {time}", file=sys.stderr, flush=True)
@@ -255,7 +286,7 @@ def as_markdown(result: dict[str, Any]) -> str:
                 ]
             cells.append([row["part"], row["side"], row["mode"], row["precision"], time, *rest])
         header = ["part", "side", "mode", "precision", "ms", "ratio", "TFLOP/s", "relative error"]
-        lines.append(table(header, cells))
+        lines += [table(header, cells), "", *(f"* {line}" for line in bounds(rows))]
     return "\n".join(lines) + "\n"
 
 
