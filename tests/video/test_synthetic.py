@@ -1,8 +1,10 @@
 """The drawn set is real video, the same for the same seed, and no give-away."""
 
+import atexit
 import json
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from kinegru.errors import UsageError
 from kinegru.video import synthetic
 from kinegru.video.puppet import ACTIONS, Motion, draw_person, skeleton
 from kinegru.video.reader import probe, read_clip
-from kinegru.video.synthetic import contact_sheet, render_clip, write_dataset
+from kinegru.video.synthetic import contact_sheet, example_clip, render_clip, write_dataset
 
 SMALL = {"people": 2, "clips_per_action": 1, "size": (64, 48)}
 
@@ -137,3 +139,14 @@ def test_overview_and_command(dataset: Path, tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1 and "other settings" in run.stderr
+
+
+def test_the_example_clip_outlives_a_forked_child_and_not_its_process() -> None:
+    clip = example_clip()
+    child = get_context("fork").Process(target=atexit._clear)  # as every forked child does, from Python 3.13 on
+    child.start()
+    child.join()
+    assert child.exitcode == 0 and clip.exists()
+    code = "from kinegru.video.synthetic import example_clip; print(example_clip())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not Path(other.stdout.strip()).parent.exists() and not other.stderr

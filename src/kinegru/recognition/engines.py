@@ -123,7 +123,7 @@ def folded(model: Any) -> Any:
     weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, 1, model.encoder.in_channels, PROBE_SIZE, PROBE_SIZE, generator=generator).to(weight)
-    copied = fold_batch_norms(model, probe)
+    copied: Any = fold_batch_norms(model, probe)
     for module in copied.encoder.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

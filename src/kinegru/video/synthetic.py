@@ -16,6 +16,7 @@ import argparse
 import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -138,9 +139,9 @@ def example_clip() -> Path:
     >>> example_clip().name
     'walk.mp4'
     """
-    folder = tempfile.TemporaryDirectory(prefix="kinegru-")
-    atexit.register(folder.cleanup)
-    path = Path(folder.name) / "walk.mp4"
+    folder = tempfile.mkdtemp(prefix="kinegru-")  # a TemporaryDirectory ends with a forked child, from Python 3.13 on
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "walk.mp4"
     frames = render_clip("walk", person=0, number=0, size=(96, 72))
     write_video(path, (frame for frame, _ in zip(frames, range(30), strict=False)))
     return path
