@@ -40,11 +40,11 @@ def row_plot(result: TableResult) -> Figure | None:
         axes.set_xlim(max(0.0, 10 * (low // 10)), 100)
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
-        axes.set_xlabel("Top-1 (%)")
-        rings = ", ring: a seed" if len(result.seeds) > 1 else ""
-        paper = ", diamond: the paper" if any(_printed(row, result.kind) is not None for row in rows) else ""
         grey = "; grey: our controls" if any(row.planned.row.control for row in rows) else ""
-        titled(axes, "Top-1 by row", f"dot: mean{rings}, bar: 95 % interval{paper}{grey}")
+        axes.set_xlabel(f"Top-1 (%){grey}")
+        rings = ", ring: a seed" if len(result.seeds) > 1 else ""
+        paper = ", diamond: paper" if any(_printed(row, result.kind) is not None for row in rows) else ""
+        titled(axes, "Top-1 by row", f"dot: mean{rings}{paper}, bar: 95 %")
     return figure
 
 
