@@ -3,11 +3,10 @@
     python benchmarks/engines.py --weights ../shared/weights --json results/benchmarks/engines.json
 
 For SC-Xception at 299 pixels and the MobileNet model at 160: what a frame costs in trunk and neck (the frame's trunk
-maps, and the neck of the frame before, whose neighbours are then known), eight frames in a row as in a stream, so that
-the other sides' weights have left the caches; and frames a second of a whole stream, from uint8 frames of 320×240 to
-scores, resize included. A large matrix product runs in turn with them: the fraction of its rate that each float32
-engine reaches says how much is left to gain. `--weights` is a folder with ImageNet weights; without it weights are
-random, which takes as long.
+maps, and the neck of the frame before, whose neighbours are then known), and frames a second of a whole stream, from
+uint8 frames of 320×240 to scores, resize included. A large matrix product runs in turn with them: the fraction of its
+rate that each float32 engine reaches says how much is left to gain. `--weights` is a folder with ImageNet weights;
+without it weights are random, which takes as long.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ MODELS: dict[str, tuple[str, int, str, dict[str, Any]]] = {  # model, pixels, fi
 }  # fmt: skip
 EXPORTED: tuple[Format, ...] = ("onnx", "openvino", "onnx-int8", "openvino-int8")
 MATRIX = 2048
-IN_A_ROW = 8  # frames of one side before the next has its turn
 STRIDES = (1, 10)
 LEAST = {"float32": 2.5, "int8": 6.0}  # times faster than eager, the best engine of the kind
 LEAST_OF_MATMUL = 0.7  # of float32
@@ -110,14 +108,6 @@ def per_frame(engine: Engine, frame: torch.Tensor, maps: torch.Tensor) -> Callab
     return call
 
 
-def in_a_row(call: Callable[[], Any]) -> Callable[[], Any]:
-    def calls() -> None:
-        for _ in range(IN_A_ROW):
-            call()
-
-    return calls
-
-
 def live(engine: Engine, recognizer: Recognizer, frames: list[np.ndarray], stride: int) -> Callable[[], Any]:
     """As many stream steps as a stride has frames; the stream's window is full."""
     stream = Stream(engine, recognizer._prepare, recognizer.labels, recognizer.preprocessing.frames, stride)
@@ -142,11 +132,8 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
     work = count(per_frame(engines["eager"], images[:1], maps))
     a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
     sides: dict[str, Callable[[], Any]] = {"matmul": lambda: a @ b}
-    sides |= {engine: in_a_row(per_frame(engines[engine], images[:1], maps)) for engine in engines}
-    found = interleave(sides, arguments.rounds, arguments.seconds, warm_up=1)
-    for engine in engines:
-        side = found[engine]
-        side.seconds, side.processor = ([lap / IN_A_ROW for lap in laps] for laps in (side.seconds, side.processor))
+    sides |= {engine: per_frame(engines[engine], images[:1], maps) for engine in engines}
+    found = interleave(sides, arguments.rounds, arguments.seconds, warm_up=3)
     product = 2 * MATRIX**3
     rows = []
     for engine in engines:
@@ -202,9 +189,8 @@ def as_markdown(result: dict[str, Any]) -> str:
     lines = ["# Engines", "", f"`{result['command']}`", "", about(result["machine"]), ""]
     lines += [
         f"{result['threads']} thread(s); medians (quartiles) of {result['rounds']} rounds at most. A frame is its "
-        f"trunk and the neck of the frame before; each side takes {IN_A_ROW} of them in a row. Live: a stream with a "
-        f"window of {result['window']} frames, from uint8 frames of 320×240 to scores, with a prediction every frame "
-        "or every tenth.",
+        f"trunk and the neck of the frame before. Live: a stream with a window of {result['window']} frames, from "
+        "uint8 frames of 320×240 to scores, with a prediction every frame or every tenth.",
         "",
     ]
     for found in result["models"]:
