@@ -25,6 +25,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from ceiling import FLOPS, MATRIX, matrix_product
 from report import command, publish
 from torch import nn
 
@@ -50,7 +51,6 @@ MODELS: dict[str, tuple[str, int, str, dict[str, Any]]] = {  # model, pixels, fi
     "small-96": ("sc_xception_convgru_mcam_aff", 96, "", {"backbone": "xception_small"}),
 }  # fmt: skip
 EXPORTED: tuple[Format, ...] = ("onnx", "openvino", "onnx-int8", "openvino-int8")
-MATRIX = 2048
 STRIDES = (1, 10)
 LEAST = {"float32": 2.5, "int8": 6.0}  # times faster than eager, the best engine of the kind
 LEAST_OF_MATMUL = 0.7  # of float32
@@ -130,16 +130,14 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
     images = recognizer._prepare(np.stack(frames[:3]))
     maps = engines["torch"].trunk(images).clone()
     work = count(per_frame(engines["eager"], images[:1], maps))
-    a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
-    sides: dict[str, Callable[[], Any]] = {"matmul": lambda: a @ b}
+    sides: dict[str, Callable[[], Any]] = {"matmul": matrix_product(images)}
     sides |= {engine: per_frame(engines[engine], images[:1], maps) for engine in engines}
     found = interleave(sides, arguments.rounds, arguments.seconds, warm_up=3)
-    product = 2 * MATRIX**3
     rows = []
     for engine in engines:
         seconds = found[engine].seconds
         against = ratio(found["eager"].seconds, seconds)
-        share = ratio([s / product for s in found["matmul"].seconds], [s / work.flops for s in seconds])
+        share = ratio([s / FLOPS for s in found["matmul"].seconds], [s / work.flops for s in seconds])
         rows.append(
             {
                 "engine": engine,
@@ -158,7 +156,7 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
     return {
         "model": name,
         "GMAC a frame": work.gmac,
-        "matmul GFLOP/s": product / statistics.median(found["matmul"].seconds) / 1e9,
+        "matmul GFLOP/s": FLOPS / statistics.median(found["matmul"].seconds) / 1e9,
         "engines": rows,
         "targets": targets(name, rows),
     }

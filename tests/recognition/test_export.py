@@ -19,6 +19,7 @@ from kinegru.recognition import export as export_module
 from kinegru.recognition.engines import TorchEngine
 from kinegru.recognition.export import compare, export_model, require_packages
 from kinegru.recognition.exported import ExportedEngine, export_folder, fingerprint, read_manifest
+from kinegru.recognition.openvino_engine import FIXED, OFTEN
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.stream import Stream
 from kinegru.video.loading import load_clip
@@ -90,8 +91,6 @@ def test_a_stream_runs_on_every_engine(form: str, window: int | None, exported: 
 
 
 def test_openvino_compiles_what_comes_often_for_its_shapes_and_no_more(exported: Path) -> None:
-    from kinegru.recognition.openvino_engine import FIXED, OFTEN
-
     runtime = ExportedEngine(export_folder(exported, "openvino")).runtime
     for length in range(1, FIXED + 3):
         images = np.random.default_rng(0).random((length, 3, 64, 64), np.float32)

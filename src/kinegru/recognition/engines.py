@@ -4,8 +4,8 @@ A model with a radius falls into parts that meet only in small tensors. `trunk` 
 once; `advance` and `logits` are cheap and see all of a window. A state is that of one window or of several, which then
 advance together; `join` and `take` put them together and apart. Whatever runs them gives the same numbers.
 
-torch is always there, with batch norms folded and channels last in memory. The other engines run what `kinegru export`
-wrote beside the model file; they are for processors.
+torch is always there, with batch norms folded and the encoder's channels last in memory. The other engines run what
+`kinegru export` wrote beside the model file; they are for processors.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The model in eval mode: a copy with folded batch norms and channels last, or with `fold=False` as it is.
+    """The model in eval mode: a copy of it `folded`, or with `fold=False` as it is.
 
     >>> from kinegru.models.zoo import create_model
     >>> model = create_model("mobilenet_convgru_mcam_aff", 2, backbone="mobilenetv2_050", hidden_channels=4, width=8)
