@@ -149,7 +149,7 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
         )
     for stride in STRIDES:
         streams = {engine: live(engines[engine], recognizer, frames, stride) for engine in engines}
-        laps = interleave(streams, arguments.rounds, arguments.seconds, warm_up=0)
+        laps = interleave(streams, arguments.rounds, arguments.seconds, warm_up=3)
         for row in rows:
             rates = [stride / seconds for seconds in laps[row["engine"]].seconds]
             row[f"live, stride {stride}"] = {"frames a second": statistics.median(rates), "quartiles": quartiles(rates)}
