@@ -15,11 +15,9 @@ import importlib
 import inspect
 import io
 import json
-import logging
 import os
 import sys
 import typing
-import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -48,7 +46,9 @@ def run(verb: str, arguments: list[str]) -> int:
         return int(stop.code or 0)
     as_json = "json" not in _types(function) and values.pop("json")
     debug = values.pop("debug")
-    _quieten(debug)
+    from kinegru.console import quieten  # brings rich, which `kinegru --help` does without
+
+    quieten(debug)
     try:
         return _call(module, function, values, as_json)
     except KeyboardInterrupt:
@@ -200,12 +200,3 @@ def _print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _quieten(debug: bool) -> None:
-    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s")
-    logging.getLogger("kinegru").setLevel(logging.INFO)
-    if not debug:
-        warnings.filterwarnings("ignore")
-        for name in ("accelerate", "torch.distributed", "matplotlib", "timm"):
-            logging.getLogger(name).setLevel(logging.ERROR)

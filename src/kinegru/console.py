@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -38,6 +39,16 @@ class Track(Protocol):
 def say(message: str) -> None:
     """A line for people, on stderr; shown as it is, without markup."""
     console.print(message, markup=False)
+
+
+def quieten(debug: bool) -> None:
+    """Of the libraries' messages only those that people need, in this process; with `debug` nearly all."""
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("kinegru").setLevel(logging.INFO)
+    if not debug:
+        warnings.filterwarnings("ignore")
+        for name in ("accelerate", "torch.distributed", "matplotlib", "timm"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager

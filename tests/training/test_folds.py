@@ -1,15 +1,20 @@
-"""Leave one group out: a model a fold, all tests pooled, finished folds kept when the run goes on."""
+"""Leave one group out: a model a fold, all tests pooled, finished folds kept when the run goes on; folds side by side."""
 
 from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 from kinegru.__main__ import main
+from kinegru.evaluation.predictions import Predictions
 from kinegru.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("no_reports")
@@ -54,3 +59,33 @@ def test_leave_one_group_out_pools_all_folds_and_resumes_after_finished_ones(
     (run / names[1] / "metrics.json").unlink()
     assert main(tiny.command(clips, run, cache=tmp_path / "cache", overwrite=True, **OPTIONS)) == 0
     assert trained[4:] == names
+
+
+def test_folds_side_by_side_give_what_folds_in_turn_give(tmp_path: Path) -> None:
+    """Two at a time, stopped after the first, then gone on with."""
+    clips = tiny.write_clips(tmp_path / "clips", PEOPLE)
+    in_turn, run = tmp_path / "in-turn", tmp_path / "run"
+    assert main([*tiny.command(clips, in_turn, **OPTIONS), "--no-report"]) == 0
+
+    words = [*tiny.command(clips, run, **OPTIONS), "--no-report", "--processes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kinegru", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    began = time.monotonic()
+    while not (finished := list(run.glob("*/metrics.json"))):
+        assert process.poll() is None and time.monotonic() - began < 300
+        time.sleep(0.01)
+    process.terminate()  # the first process alone: it has to stop the others
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "--resume goes on from there" in said, said
+    before = {file: file.stat().st_mtime_ns for file in finished}
+
+    assert main([*words, "--resume", "true"]) == 0
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+    one, other = (Predictions.read(folder / "predictions.csv") for folder in (in_turn, run))
+    assert one.clips == other.clips and np.allclose(one.scores, other.scores, atol=0.01)  # rounding: fewer threads
+
+
+def test_no_process_at_all_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path), "--processes", "0"]) == 2
+    assert "--processes 0: give 1 or more" in capsys.readouterr().err

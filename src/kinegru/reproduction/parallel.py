@@ -1,15 +1,10 @@
-"""Runs jobs side by side, for a machine that one training does not fill: a big GPU, many cores.
+"""Runs jobs with several folds side by side, in the order of the jobs.
 
-Each fold is trained by one of several processes, in the order of the jobs; what they promise is what `run_jobs`
-promises, but for the order in which rows are finished. Features are computed by all of them together.
+What `run_jobs` promises holds here too, but for the order in which rows are finished.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections import deque
@@ -17,12 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from kinegru.console import Track, console, say
+from kinegru.console import Track, say
 from kinegru.data.catalog import Catalog
 from kinegru.errors import KineGRUError
 from kinegru.reproduction.plan import Job, Protocol
 from kinegru.reproduction.runner import AfterJob, Failed, SecondsLeft, note_failure, pool_job, train_fold
-from kinegru.training.interrupts import Interrupted, stop_requests
+from kinegru.training.interrupts import Interrupted
+from kinegru.training.side_by_side import fold_pool, with_share_of_decoders
 from kinegru.verbs.run import RunResult, finished_run
 
 SECONDS_BETWEEN_TABLES = 60.0  # drawing a table takes seconds, in which no result is taken in
@@ -44,15 +40,9 @@ def run_side_by_side(
         if job.state() == "changed":
             say(f"{job.folder}: run again, because {'; '.join(job.changes())}")
         job.open()
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _set_up, (_share(processes),))
-    with stop_requests() as stop:
-        try:
-            progress = _Progress(pool, processes, todo, protocol, catalog, keep_models)
-            return progress.run(track, left, after_job, sum(len(job.folds) for job in jobs), stop)
-        finally:
-            for child in multiprocessing.active_children():  # after a stop they save their state
-                child.terminate()
-            pool.shutdown(cancel_futures=True)
+    with fold_pool(processes) as (pool, stop):
+        progress = _Progress(pool, processes, todo, protocol, catalog, keep_models)
+        return progress.run(track, left, after_job, sum(len(job.folds) for job in jobs), stop)
 
 
 class _Progress:
@@ -98,9 +88,7 @@ class _Progress:
         if place is None:
             future = self.pool.submit(pool_job, job, self.protocol, self.catalog)
         else:
-            settings = job.settings
-            if settings.workers is None and (settings.profile == "full" or settings.cache == "off"):
-                settings = dataclasses.replace(settings, workers=_share(self.processes))  # each decodes
+            settings = with_share_of_decoders(job.settings, self.processes)
             future = self.pool.submit(train_fold, job, place, self.protocol, self.keep_models, settings)
         self.running[future] = (job, place)
 
@@ -126,28 +114,3 @@ class _Progress:
             self.left[job.folder] -= 1
             if not self.left[job.folder]:
                 self.waiting.appendleft((job, None))
-
-
-def _share(processes: int) -> int:
-    """Of the cores, at least one."""
-    return max(1, (os.cpu_count() or 1) // processes)
-
-
-def _set_up(threads: int) -> None:
-    """Of each process: quiet, with its share of the cores; Ctrl-C is for the first process, which passes it on."""
-    import torch
-
-    torch.set_num_threads(threads)
-    console.quiet = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    """Stop when the first process is gone, even if it was killed and could not say so."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    while True:  # the first lets a training save its state, one of the next ends the process
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1.0)

@@ -6,22 +6,30 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kinegru.console import say
+from kinegru.console import progress_bar, say
 from kinegru.data.catalog import load_catalog
-from kinegru.data.splits import default_split, make_splits
-from kinegru.errors import UsageError
+from kinegru.data.splits import Split, default_split, make_splits
+from kinegru.errors import KineGRUError, UsageError
 from kinegru.files import atomic_write
+from kinegru.training.interrupts import Interrupted
 from kinegru.training.processes import make_accelerator, on_main_process
 from kinegru.training.settings import TrainSettings
+from kinegru.training.side_by_side import fold_pool, with_share_of_decoders
 from kinegru.verbs.pool import mean_in_words, pool_runs
 from kinegru.verbs.run import RunResult, finished_run, siblings_in_words, train_split
 
+TrainFold = Callable[..., RunResult]  # of a split and its `run`
+Folds = Sequence[tuple[Split, Path]]  # each with its folder
 FREE_TO_CHANGE = {  # do not change what is learnt
     "workers", "checkpoint_minutes", "tensorboard", "cache", "device", "max_bad_clips",
 }  # fmt: skip
@@ -57,6 +65,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     report: bool = True,
+    processes: int = 1,
     settings: TrainSettings | None = None,
 ) -> TrainResult:
     """Train a model on part of the clips of DATA, test it once on the rest, and write model, predictions and report.
@@ -74,10 +83,15 @@ def train(
         resume: Continue a run that was stopped.
         overwrite: Start anew in a folder that holds a run.
         report: Draw a report of every fold; the one of all folds together is always drawn.
+        processes: Folds trained at the same time, where one does not fill the GPU or the cores.
     """
     settings = settings or TrainSettings()
     run = Path(out) if out else Path("runs") / (Path(data).resolve().stem or "run")
-    make_accelerator(settings)  # joins the other processes, where there are any
+    launched = make_accelerator(settings).num_processes  # joins the other processes, where there are any
+    if processes < 1:
+        raise UsageError(f"--processes {processes}: give 1 or more")
+    if processes > 1 and launched > 1:
+        raise UsageError(f"--processes {processes}: not under a launcher, whose {launched} processes share every fold")
     held = on_main_process(_held_settings, run, split, group_pattern, settings, resume, overwrite)
     settings, split, group_pattern = held
     catalog = load_catalog(data, group_pattern, lists)
@@ -88,17 +102,58 @@ def train(
     if len(splits) == 1:
         result = train_split(catalog, splits[0], settings, run, command, resume, report)
         return TrainResult(run, result.metrics, [result], result.siblings)
-    results: list[RunResult] = []
-    for number, one in enumerate(splits, start=1):
-        folder = run / re.sub(r"[^\w.-]+", "-", one.name)
-        done = on_main_process(finished_run, folder) if resume else None
-        if done is None:
-            on_main_process(say, f"fold {number} of {len(splits)}: {one.name}")
-        result = done or train_split(catalog, one, settings, folder, command, resume, report)
-        results.append(result)
-        on_main_process(say, f"  {one.name}: {result.metrics['right']} of {result.metrics['clips']} right")
+    folds = [(one, run / re.sub(r"[^\w.-]+", "-", one.name)) for one in splits]
+    own = settings if processes == 1 else with_share_of_decoders(settings, processes)
+    train_fold = partial(train_split, catalog, settings=own, command=command, resume=resume, report=report)
+    if processes == 1:
+        results = _in_turn(train_fold, folds, resume)
+    else:
+        results = _side_by_side(train_fold, folds, resume, processes)
     pooled = on_main_process(pool_runs, catalog, results, settings, run, split, command)
     return TrainResult(run, pooled.metrics, results, pooled.siblings)
+
+
+def _in_turn(train_fold: TrainFold, folds: Folds, resume: bool) -> list[RunResult]:
+    results: list[RunResult] = []
+    for number, (split, folder) in enumerate(folds, start=1):
+        done = on_main_process(finished_run, folder) if resume else None
+        if done is None:
+            on_main_process(say, f"fold {number} of {len(folds)}: {split.name}")
+        results.append(done or train_fold(split, run=folder))
+        on_main_process(_say_right, results[-1])
+    return results
+
+
+def _side_by_side(train_fold: TrainFold, folds: Folds, resume: bool, processes: int) -> list[RunResult]:
+    results = {folder: finished_run(folder) if resume else None for _, folder in folds}
+    with fold_pool(processes) as (pool, stop), progress_bar("folds") as track:
+        running = {
+            pool.submit(train_fold, split, run=folder): folder for split, folder in folds if results[folder] is None
+        }
+        while running:
+            track(len(folds) - len(running), len(folds))
+            done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            if stop.is_set():
+                raise Interrupted("stopped; the state is saved, the same command with --resume goes on from there")
+            for future in done:
+                result = results[running.pop(future)] = _outcome(future)
+                _say_right(result)
+        track(len(folds), len(folds))
+    return [result for result in results.values() if result is not None]
+
+
+def _outcome(future: Future[RunResult]) -> RunResult:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise KineGRUError(
+            "a process ended, perhaps for want of memory; the same command with --resume goes on from what is saved, "
+            "with fewer --processes if it happens again"
+        ) from None
+
+
+def _say_right(result: RunResult) -> None:
+    say(f"  {result.split}: {result.metrics['right']} of {result.metrics['clips']} right")
 
 
 def show(result: TrainResult) -> None:
