@@ -1,4 +1,4 @@
-"""Leave one group out: a model a fold, all tests pooled, finished folds kept when the run goes on; folds side by side."""
+"""Leave one group out: a model a fold, tests pooled, finished folds kept when the run goes on; folds side by side."""
 
 from __future__ import annotations
 
