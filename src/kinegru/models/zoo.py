@@ -47,8 +47,6 @@ class ModelOptions:
     """Any timm CNN; or stc_resnet18, stc_resnet101, which are 3-D."""
     streams: str = "rgb"
     """What the encoder sees, a CNN for each: rgb, flow, saliency, or several joined by +."""
-    flow_gain: float = 1.0
-    """How many times stronger the flow stream's first convolution begins: flow is faint beside photographs."""
     backbone_weights: str = "none"
     """A local .safetensors or .pth file, `imagenet` (timm's download), or `none`."""
     pad_type: str | None = None
@@ -207,7 +205,7 @@ def _encoder(chosen: ModelOptions) -> Encoder:
         "keep_statistics": kept,
     }
     streams = parse_streams(chosen.streams)
-    return FrameEncoder(**options) if streams == ["rgb"] else StreamsEncoder(streams, chosen.flow_gain, **options)
+    return FrameEncoder(**options) if streams == ["rgb"] else StreamsEncoder(streams, **options)
 
 
 def _temporal(chosen: ModelOptions, in_channels: int) -> Temporal:
@@ -275,9 +273,8 @@ def _check(chosen: ModelOptions) -> None:
         raise UsageError(
             f"late_fusion fuses the scores of streams, each a mean: give temporal mean, not {chosen.temporal}"
         )
-    for option in ("flow_gain", "flow_weight"):
-        if not getattr(chosen, option) > 0:
-            raise UsageError(f"{option} is {getattr(chosen, option)}: give a number above 0")
+    if not chosen.flow_weight > 0:
+        raise UsageError(f"flow_weight is {chosen.flow_weight}: give a number above 0")
     if chosen.backbone in DEPTHS:
         for option in ("streams", "excitation", "tail_start", "tail_end", "excitation_place", "pad_type"):
             if getattr(chosen, option) != getattr(ModelOptions, option):

@@ -58,19 +58,16 @@ class SideBySide(nn.Module):
 class StreamsEncoder(nn.Module):
     """Several frame encoders side by side: `trunk` (M, C_in, S, S) -> (M, ΣC0, h0, w0), `neck` likewise.
 
-    `streams` names them in the order of their channels; `options` are `FrameEncoder`'s, the same for all. The first
-    convolution on flow begins `flow_gain` times as strong: most motions are a pixel or two of the twenty that are full
-    strength. Attributes as of `FrameEncoder`, with modules named "flow.conv1", and `stream_channels`, how many of
-    `out_channels` are each stream's. `radius` is None where a stream needs more than the frame itself.
+    `streams` names them in the order of their channels; `options` are `FrameEncoder`'s, the same for all. Attributes as
+    of `FrameEncoder`, with modules named "flow.conv1", and `stream_channels`, how many of `out_channels` are each
+    stream's. `radius` is None where a stream needs more than the frame itself.
 
     >>> encoder = StreamsEncoder(["rgb", "flow"], backbone="mobilenetv2_050")
     >>> encoder(torch.rand(2, 3, 23, 96, 96)).shape, encoder.in_channels
     (torch.Size([2, 3, 2560, 3, 3]), 23)
     """
 
-    def __init__(
-        self, streams: Sequence[str], flow_gain: float = 1.0, keep_statistics: list[str] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, streams: Sequence[str], keep_statistics: list[str] | None = None, **options: Any) -> None:
         super().__init__()
         self.streams = tuple(streams)
         encoders = []
@@ -79,18 +76,15 @@ class StreamsEncoder(nn.Module):
             if keep_statistics is not None:
                 kept = [name.removeprefix(f"{stream}.") for name in keep_statistics if name.startswith(f"{stream}.")]
             encoders.append(FrameEncoder(in_channels=CHANNELS[stream], keep_statistics=kept, **options))
-            if stream == "flow":
-                first = next(module for module in encoders[-1].modules() if isinstance(module, nn.Conv2d))
-                first.weight.data.mul_(flow_gain)
-        one = encoders[0]
+        first = encoders[0]
         self.trunk = SideBySide([encoder.trunk for encoder in encoders], [CHANNELS[stream] for stream in streams])
         self.neck = SideBySide([encoder.neck for encoder in encoders], [encoder.trunk_channels for encoder in encoders])
         self.stream_channels = [encoder.out_channels for encoder in encoders]
         self.in_channels = sum(self.trunk.channels)
         self.trunk_channels, self.out_channels = sum(self.neck.channels), sum(self.stream_channels)
-        self.radius = one.radius if self.streams == ("rgb",) else None
-        self.backbone, self.report, self.resolved = one.backbone, one.report, one.resolved
-        self.preprocessing_defaults = one.preprocessing_defaults | {"modalities": list(streams)}
+        self.radius = first.radius if self.streams == ("rgb",) else None
+        self.backbone, self.report, self.resolved = first.backbone, first.report, first.resolved
+        self.preprocessing_defaults = first.preprocessing_defaults | {"modalities": list(streams)}
         self._names = [encoder.names for encoder in encoders]
         self.keep_statistics = tuple(
             f"{stream}.{name}"
