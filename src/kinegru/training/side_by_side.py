@@ -61,6 +61,8 @@ def _set_up(threads: int, debug: bool) -> None:
     torch.set_num_threads(threads)
     console.quiet = True
     quieten(debug)
+    if not debug:
+        logging.getLogger("kinegru").setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, daemon=True).start()
 
