@@ -25,6 +25,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import set_parsing_settings
 
+from kinegru.console import quieten
 from kinegru.errors import KineGRUError
 from kinegru.parsing import VerbParser
 
@@ -46,8 +47,6 @@ def run(verb: str, arguments: list[str]) -> int:
         return int(stop.code or 0)
     as_json = "json" not in _types(function) and values.pop("json")
     debug = values.pop("debug")
-    from kinegru.console import quieten  # brings rich, which `kinegru --help` does without
-
     quieten(debug)
     try:
         return _call(module, function, values, as_json)

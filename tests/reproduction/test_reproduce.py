@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import wait_while_running
 from small_set import PATTERN, write_recipe, write_small_set
 
 from kinegru.__main__ import main
@@ -46,10 +46,7 @@ def out(words: list[str]) -> Path:
     first, second = (
         folder / "runs" / slug / "seed-0" for slug in ("xception_gru", "sc_xception_convgru-classifier-add")
     )
-    began = time.monotonic()
-    while not ((first / "metrics.json").exists() and second.exists()):
-        assert process.poll() is None and time.monotonic() - began < 300
-        time.sleep(0.02)
+    wait_while_running(process, lambda: (first / "metrics.json").exists() and second.exists())
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     stamp = (first / "metrics.json").stat().st_mtime_ns
@@ -128,10 +125,7 @@ def test_processes_change_the_order_of_work_and_not_the_results(out, words, tmp_
     process = subprocess.Popen(
         [sys.executable, "-m", "kinegru", *side_by_side], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    began = time.monotonic()
-    while not stamps(tmp_path / "out"):
-        assert process.poll() is None and time.monotonic() - began < 300
-        time.sleep(0.02)
+    wait_while_running(process, lambda: stamps(tmp_path / "out"))
     process.terminate()  # the first process alone: it has to stop the others
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1 and "the same command goes on from there" in said
@@ -149,10 +143,7 @@ def test_processes_change_the_order_of_work_and_not_the_results(out, words, tmp_
 def test_a_killed_run_leaves_no_process_behind(words, tmp_path):
     command = [sys.executable, "-m", "kinegru", *words[:-1], str(tmp_path / "out"), "--processes", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    began = time.monotonic()
-    while not list((tmp_path / "out").glob("runs/*/seed-*/settings.yaml")):  # a fold is being trained
-        assert process.poll() is None and time.monotonic() - began < 300
-        time.sleep(0.02)
+    wait_while_running(process, lambda: list((tmp_path / "out").glob("runs/*/seed-*/settings.yaml")))  # a fold is begun
     process.kill()
     process.communicate(timeout=60)  # returns when the last one that holds its stderr has ended
 

@@ -6,12 +6,12 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from running import wait_while_running
 
 from kinegru.__main__ import main
 from kinegru.evaluation.predictions import Predictions
@@ -71,10 +71,7 @@ def test_folds_side_by_side_give_what_folds_in_turn_give(tmp_path: Path) -> None
     process = subprocess.Popen(
         [sys.executable, "-m", "kinegru", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    began = time.monotonic()
-    while not (finished := list(run.glob("*/metrics.json"))):
-        assert process.poll() is None and time.monotonic() - began < 300
-        time.sleep(0.01)
+    finished = wait_while_running(process, lambda: list(run.glob("*/metrics.json")))
     process.terminate()  # the first process alone: it has to stop the others
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1 and "--resume goes on from there" in said, said

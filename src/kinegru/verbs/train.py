@@ -103,11 +103,11 @@ def train(
         result = train_split(catalog, splits[0], settings, run, command, resume, report)
         return TrainResult(run, result.metrics, [result], result.siblings)
     folds = [(one, run / re.sub(r"[^\w.-]+", "-", one.name)) for one in splits]
-    own = settings if processes == 1 else with_share_of_decoders(settings, processes)
-    train_fold = partial(train_split, catalog, settings=own, command=command, resume=resume, report=report)
+    train_fold = partial(train_split, catalog, settings=settings, command=command, resume=resume, report=report)
     if processes == 1:
         results = _in_turn(train_fold, folds, resume)
     else:
+        train_fold = partial(train_fold, settings=with_share_of_decoders(settings, processes))
         results = _side_by_side(train_fold, folds, resume, processes)
     pooled = on_main_process(pool_runs, catalog, results, settings, run, split, command)
     return TrainResult(run, pooled.metrics, results, pooled.siblings)
