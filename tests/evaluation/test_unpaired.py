@@ -23,7 +23,8 @@ def test_the_interval_is_welchs_by_hand() -> None:
     assert found.repeats == (4, 3)
 
 
-def test_no_spread_gives_a_point_and_one_repeat_no_interval() -> None:
-    assert difference([0.5, 0.5], [0.25, 0.25]).low == difference([0.5, 0.5], [0.25, 0.25]).high == 0.25
+def test_no_spread_tells_nothing_and_one_repeat_gives_no_interval() -> None:
+    found = difference([0.5, 0.5], [0.25, 0.25])
+    assert (found.mean, found.low, found.high) == (0.25, -1.0, 1.0)
     with pytest.raises(DataError, match="two repeats"):
         difference([0.5], [0.4, 0.3])

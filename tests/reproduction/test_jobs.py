@@ -46,7 +46,9 @@ def test_a_job_is_new_begun_finished(data):
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 3}, {"learning_rate": 1e-3}, {"options": {"readout": "max"}}, {"split": "group"}], ids=str
+    "change",
+    [{"epochs": 3}, {"learning_rate": 1e-3}, {"options": {"readout": "max"}}, {"split": "group"}, {"cache": "off"}],
+    ids=str,
 )
 def test_what_decides_the_result_makes_it_run_again(data, change):
     finish(data)
@@ -60,7 +62,7 @@ def test_what_decides_the_result_makes_it_run_again(data, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"workers": 3}, {"cache": "off"}, {"device": "cpu"}, {"checkpoint_minutes": 9.0}], ids=str
+    "change", [{"workers": 3}, {"cache": "elsewhere"}, {"device": "cpu"}, {"checkpoint_minutes": 9.0}], ids=str
 )
 def test_what_only_concerns_the_machine_does_not(data, change):
     finish(data)
@@ -77,6 +79,32 @@ def test_a_clip_of_other_content_name_or_group_makes_it_run_again(data):
     name = data_digest(load_catalog(data, PATTERN))
     group = data_digest(load_catalog(data, r"_([a-z]+)"))
     assert len({before, content, name, group}) == 4
+
+
+def test_official_lists_that_deal_otherwise_make_it_run_again(tmp_path):
+    names = [f"v_{action}_g{group:02d}_c01.avi" for action in ("Run", "Walk") for group in (1, 2, 3)]
+    for name in names:
+        folder = tmp_path / "UCF-101" / name.split("_")[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    def job(tested: str) -> Job:
+        lists = tmp_path / f"tested-{tested}" / "ucfTrainTestlist"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / "classInd.txt").write_text("1 Run\n2 Walk\n")
+        for side in ("train", "test"):
+            lines = [f"{n.split('_')[1]}/{n}" for n in names if (f"_{tested}_" in n) == (side == "test")]
+            label = [f" {1 + line.startswith('Walk')}" if side == "train" else "" for line in lines]
+            text = "".join(f"{line}{number}\n" for line, number in zip(lines, label, strict=True))
+            (lists / f"{side}list01.txt").write_text(text)
+        catalog = load_catalog(tmp_path / "UCF-101", lists=lists)
+        protocol = Protocol("UCF-101", "official:1", tmp_path / "out", TrainSettings(), lists=str(lists))
+        return plan_jobs([plan_row(ROW, protocol)], [0], protocol, catalog)[0]
+
+    first = job("g01")
+    write_job(first, load_catalog(tmp_path / "UCF-101", lists=tmp_path / "tested-g01"), lambda job, name: True)
+    assert job("g01").state() == "finished"
+    assert job("g02").state() == "changed" and any("dealt" in word for word in job("g02").changes())
 
 
 def test_weights_count_by_content_not_by_place(data, tmp_path):

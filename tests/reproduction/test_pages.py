@@ -16,7 +16,7 @@ from kinegru.reproduction.cost import CostBook, ModelCost
 from kinegru.reproduction.files import write_table
 from kinegru.reproduction.plan import Job, Protocol, plan_jobs, plan_row
 from kinegru.reproduction.results import TableResult, gather
-from kinegru.reproduction.rows import FULL, TABLES, Table, chosen_rows, figures_table
+from kinegru.reproduction.rows import FULL, TABLES, Table, chosen_rows, figures_table, leak_table
 from kinegru.training.settings import TrainSettings
 
 SEEDS = (0, 1)
@@ -120,6 +120,20 @@ def test_markdown_and_page_say_the_same_as_the_csv(folder):
         assert "cannot be subtracted" in place  # the paper's figures are of other data
         assert "No test clip has a sibling" in place
         assert "16.51" in place and "70.6" in place
+
+
+def test_every_seed_can_be_repeated(folder):
+    for name in ("table3.md", "table3.html"):
+        assert "The other seeds: the same with --seed 1." in (folder / "table3" / name).read_text(encoding="utf-8")
+
+
+def test_the_command_with_imagenet_weights_keeps_the_rows_own_split(tmp_path):
+    catalog = write_empty_clips(tmp_path / "set")
+    protocol = Protocol("set", "folds:3", tmp_path / "out", TrainSettings(backbone_weights="none"), PATTERN)
+    table = leak_table(FULL)
+    planned = [plan_row(row, protocol) for row in table.rows]
+    rows, _ = gather(table, planned, [], protocol, {}, Book(tmp_path / "none", len(catalog.labels)), SEEDS)
+    assert [re.search(r"--split (\S+)", row.imagenet_command)[1] for row in rows] == ["group", "random"]
 
 
 def test_a_failed_row_is_named_with_its_reason(folder):

@@ -61,6 +61,23 @@ def test_leave_one_group_out_pools_all_folds_and_resumes_after_finished_ones(
     assert trained[4:] == names
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_folds_of_other_clips_are_not_pooled(
+    processes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, run = tiny.write_clips(tmp_path / "clips", PEOPLE), tmp_path / "run"
+    words = [*tiny.command(clips, run, cache=tmp_path / "cache", **OPTIONS), "--no-report", "--processes", processes]
+    assert main(words) == 0
+    (run / "leave-one-group-out-cyd" / "metrics.json").unlink()  # as after a stop before the last fold's end
+    (run / "metrics.json").unlink()
+    tiny.write_clips(clips, ("dan",))
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "leave-one-group-out-ann: was trained and tested on other clips than" in said[-1]
+    assert not (run / "metrics.json").exists()
+
+
 def test_folds_side_by_side_give_what_folds_in_turn_give(tmp_path: Path) -> None:
     """Two at a time, stopped after the first, then gone on with."""
     clips = tiny.write_clips(tmp_path / "clips", PEOPLE)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from kinegru.errors import UsageError
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.training.interrupts import Interrupted
 from kinegru.training.processes import make_accelerator
+from kinegru.training.sync_norm import ProcessWideBatchNorm2d
 
 SETTINGS: dict[str, Any] = {
     "options": {"dropout": 0.0}, "learning_rate": 1e-3, "max_bad_clips": 0.2, "ema": 0.6, "epochs": 2, "batch": 4,
@@ -111,33 +113,62 @@ def train_together(rank: int, port: int, clips: Path, run: Path, out: Path) -> N
     torch.distributed.destroy_process_group()
 
 
-def in_process(*arguments: Any) -> None:
+def normalise_together(rank: int, port: int) -> None:
+    """Half of a batch in bfloat16, more values a channel than bfloat16 can count."""
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    batch = torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(0)).bfloat16()
+    whole, shared = torch.nn.BatchNorm2d(3), ProcessWideBatchNorm2d(3)
+    expected = whole(batch.float())
+    half = slice(4 * rank, 4 * rank + 4)
+    y = shared(batch[half])
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected[half], rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(shared.running_mean, whole.running_mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared.running_var, whole.running_var, rtol=1e-4, atol=1e-5)
+    torch.distributed.destroy_process_group()
+
+
+def in_process(function: Callable[..., None], *arguments: Any) -> None:
     """Ends the forked process without the cleaning up that is its parent's business."""
     try:
-        train_together(*arguments)
+        function(*arguments)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
-def test_two_processes_skip_bad_clips_stop_together_and_resume(clips: Path, tmp_path: Path) -> None:
-    data, out = tiny.spoil(clips, tmp_path / "data", "walk/bob_walk.mp4"), tmp_path / "out"
+def begin_two(function: Callable[..., None], *arguments: Any) -> list[Any]:
+    """Two processes that call the function with their rank, a free port and the arguments."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [
-        get_context("fork").Process(target=in_process, args=(rank, port, data, tmp_path / "two", out))
-        for rank in (0, 1)
-    ]
+    context = get_context("fork")
+    processes = [context.Process(target=in_process, args=(function, rank, port, *arguments)) for rank in (0, 1)]
     for process in processes:
         process.start()
-    alone = tiny.settings(**SETTINGS | ALONE)
-    model, result = tiny.fit_tiny(data, tmp_path / "one", alone)
+    return processes
+
+
+def assert_both_end_well(processes: list[Any]) -> None:
     for process in processes:
         process.join(300)
         process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
+
+
+def test_batch_norm_in_bfloat16_is_that_of_the_clips_of_both_processes() -> None:
+    assert_both_end_well(begin_two(normalise_together))
+
+
+def test_two_processes_skip_bad_clips_stop_together_and_resume(clips: Path, tmp_path: Path) -> None:
+    data, out = tiny.spoil(clips, tmp_path / "data", "walk/bob_walk.mp4"), tmp_path / "out"
+    processes = begin_two(train_together, data, tmp_path / "two", out)
+    alone = tiny.settings(**SETTINGS | ALONE)
+    model, result = tiny.fit_tiny(data, tmp_path / "one", alone)
+    assert_both_end_well(processes)
     weights = [load_file(f"{out}-{rank}.safetensors") for rank in (0, 1)]
     tiny.assert_same(*weights)
     assert_same_course(tiny.weights(model), weights[0])

@@ -13,6 +13,7 @@ the catalog is in training. The same clips, split and seed always give the same 
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,24 @@ def make_splits(catalog: Catalog, split: str, seed: int = 0) -> list[Split]:
     else:
         names = [split]
     return [make_split(catalog, name, seed) for name in names]
+
+
+def digest_of_splits(catalog: Catalog, splits: Sequence[Split]) -> str:
+    """16 hex digits that change where other clips are trained on or tested (not with their content).
+
+    >>> from pathlib import Path
+    >>> clips = tuple(Clip(Path(f"{a}/{p}.avi"), a, p) for a in ("run", "walk") for p in ("ann", "bob"))
+    >>> catalog = Catalog(Path("."), clips, ("run", "walk"), "folder")
+    >>> ann, bob = ([split] for split in make_splits(catalog, "leave-one-group-out"))
+    >>> digest_of_splits(catalog, ann) == digest_of_splits(catalog, bob)
+    False
+    """
+    digest = hashlib.sha256()
+    for split in splits:
+        for part in ("train", "validation", "test"):
+            rows = [f"{part}\t{catalog.name(clip)}\t{clip.label}\n" for clip in getattr(split, part)]
+            digest.update("".join(rows).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def hold_out(clips: Iterable[Clip], fraction: float = 0.2, seed: int = 0) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:

@@ -28,6 +28,7 @@ class RunContext:
     notes: Sequence[str] = ()  # sentences the reader should see beside the protocol
 
     split: str | None = None  # as given: official:1, group, random, column, leave-one-group-out:NAME, folds:K:I, ...
+    dealt: str | None = None  # digest of which clips the split trains on and which it tests
     siblings: int | None = None  # test clips with a clip of their own group in training; None: not known
     train_clips: int | None = None
     validation_clips: int | None = None

@@ -2,7 +2,8 @@
 
 Notable:
 * Right and clips are counts of one seed; mean and spread are over seeds. Seeds test the same clips, so more seeds do
-  not make the interval narrower: Wilson's interval is that of the mean share with the clips of one seed.
+  not make the interval narrower: Wilson's interval is that of the mean share with the clips of one seed, of which one
+  that several folds test counts once (`kinegru.evaluation.pooled`).
 * The spread is the standard deviation (n - 1). Over folds it is taken within a seed and averaged over seeds.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 from kinegru.errors import DataError
 from kinegru.evaluation.metrics import Interval, compute_metrics, wilson_interval
+from kinegru.evaluation.pooled import effective_clips
 from kinegru.evaluation.predictions import Predictions
 
 
@@ -75,7 +77,8 @@ def score_row(tables: Mapping[int, Predictions]) -> RowScore:
     measured = {seed: compute_metrics(table, bootstrap=1, worst=0) for seed, table in tables.items()}
     seeds = tuple(SeedScore(seed, m.right, m.clips, m.top1, m.top5) for seed, m in measured.items())
     folds = [[part.right / part.clips for part in m.folds] for m in measured.values() if len(m.folds) > 1]
-    right, clips = statistics.mean(s.right for s in seeds), statistics.mean(s.clips for s in seeds)
+    share = statistics.mean(s.right for s in seeds) / statistics.mean(s.clips for s in seeds)
+    clips = statistics.mean(effective_clips(table.labelled().clips) for table in tables.values())
     first = next(iter(measured.values()))
     return RowScore(
         seeds=seeds,
@@ -84,5 +87,5 @@ def score_row(tables: Mapping[int, Predictions]) -> RowScore:
         fold_spread=statistics.mean(map(statistics.stdev, folds)) if folds else None,
         folds=len(folds[0]) if folds else 1,
         top5=statistics.mean(seed.top5 for seed in seeds) if first.top5_of < len(first.classes) else None,
-        wilson=wilson_interval(right, clips),  # type: ignore[arg-type]  # means of counts
+        wilson=wilson_interval(share * clips, clips),  # type: ignore[arg-type]  # means of counts
     )

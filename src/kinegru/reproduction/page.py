@@ -18,6 +18,7 @@ from kinegru.reproduction.sheets import (
     gmac,
     leak_in_words,
     notes_of,
+    other_seeds_in_words,
     protocol_words,
     weights_in_words,
 )
@@ -80,7 +81,6 @@ def _row(row: RowResult, result: TableResult) -> dict[str, Any]:
             "right_value": s.seeds[0].right, "top5": "–" if s.top5 is None else f"{100 * s.top5:.1f}",
             "top5_value": s.top5 or 0,
         }  # fmt: skip
-    others = [str(seed) for seed in result.seeds[1:]]
     return {
         "name": row.planned.row.name,
         "control": row.planned.row.control,
@@ -101,7 +101,7 @@ def _row(row: RowResult, result: TableResult) -> dict[str, Any]:
         "notes": notes_of(row),
         "command": row.command,
         "imagenet_command": row.imagenet_command,
-        "seeds_note": f"The other seeds: the same with --seed {' and --seed '.join(others)}." if others else "",
+        "seeds_note": other_seeds_in_words(result),
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from kinegru.data.catalog import Catalog
 from kinegru.data.feature_cache import content_digest
-from kinegru.data.splits import Split, make_splits
+from kinegru.data.splits import Split, digest_of_splits, make_splits
 from kinegru.errors import KineGRUError, UsageError
 from kinegru.files import atomic_write
 from kinegru.models.zoo import model_options
@@ -177,7 +177,7 @@ def _plan_row(row: Row, protocol: Protocol) -> Planned:
         *(f"{name}-{_word(value)}" for name, value in sorted(changed.items())),
     ]
     slug = re.sub(r"[^\w.+-]+", "-", "-".join(parts + ["scratch"] * bool(row.weights and not row.profile)))
-    return Planned(row, slug, settings, tuple(notes), imagenet=scratch and bool(backbone))
+    return Planned(row, slug, settings, tuple(notes), imagenet=scratch and bool(backbone) and row.weights != "none")
 
 
 def plan_jobs(rows: Sequence[Planned], seeds: Sequence[int], protocol: Protocol, catalog: Catalog) -> list[Job]:
@@ -185,14 +185,16 @@ def plan_jobs(rows: Sequence[Planned], seeds: Sequence[int], protocol: Protocol,
     digest = data_digest(catalog)
     splits = {protocol.of(planned.row).split for planned in rows}
     folds = {(split, seed): tuple(make_splits(catalog, split, seed)) for split in splits for seed in seeds}
-    return [
-        Job(
-            planned, seed, protocol.out / "runs" / planned.slug / f"seed-{seed}",
-            folds[protocol.of(planned.row).split, seed],
-            job_identity(planned.with_seed(seed), protocol.of(planned.row), digest),
-        )
-        for seed in seeds for planned in rows if planned.error is None
-    ]  # fmt: skip
+
+    def job(planned: Planned, seed: int) -> Job:
+        own = protocol.of(planned.row)
+        dealt = folds[own.split, seed]
+        identity = job_identity(planned.with_seed(seed), own, digest)
+        if own.split.startswith("official"):  # the lists deal, and `--lists` may name others
+            identity["dealt"] = digest_of_splits(catalog, dealt)
+        return Job(planned, seed, protocol.out / "runs" / planned.slug / f"seed-{seed}", dealt, identity)
+
+    return [job(planned, seed) for seed in seeds for planned in rows if planned.error is None]
 
 
 def protocol_options(protocol: Protocol) -> dict[str, Any]:
@@ -251,6 +253,8 @@ def job_identity(settings: TrainSettings, protocol: Protocol, digest: str) -> di
     if weights not in ("imagenet", "none"):
         values["backbone_weights"] = f"{Path(weights).name}, digest {content_digest(Path(weights))[:16]}"
     named = {f"settings.{name}": value for name, value in values.items()}
+    if settings.cache == "off":  # cached maps are rounded
+        named["cached"] = False
     return named | {"split": protocol.split, "group_pattern": protocol.group_pattern, "data": digest}
 
 
@@ -274,7 +278,7 @@ def settings_words(settings: TrainSettings) -> list[str]:
         if name == "options":
             for option, chosen in value.items():
                 words += [f"--options.{option}", _word(chosen)]
-        elif value != default[name] and name not in FREE_TO_CHANGE:
+        elif value != default[name] and (name not in FREE_TO_CHANGE or (name, value) == ("cache", "off")):
             words += [f"--{name.replace('_', '-')}", _word(value)]
     return words
 

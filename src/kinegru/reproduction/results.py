@@ -140,7 +140,7 @@ def gather(
         out = f"runs/{one.slug}"
         imagenet = None
         if one.imagenet:
-            imagenet = protocol.command(with_imagenet(protocol, settings), f"{out}-imagenet")
+            imagenet = protocol.of(one.row).command(with_imagenet(protocol, settings), f"{out}-imagenet")
         rows.append(
             RowResult(
                 planned=one,

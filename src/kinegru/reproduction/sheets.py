@@ -101,6 +101,7 @@ def markdown(result: TableResult, pictures: Sequence[tuple[str, str]] = ()) -> s
         lines += [f"* {pair.in_words()}" for pair in result.pairs]
         lines += ["", *comparison_words(result)]
     lines += ["", "## The rows, and how to repeat them", ""]
+    lines += [note, ""] if (note := other_seeds_in_words(result)) else []
     for row in result.rows:
         lines += [f"**{row.name}.** {' '.join(notes_of(row))}".rstrip(), ""]
         lines += [f"Failed: {failures_in_words(row)}", ""] if row.failures else []
@@ -199,6 +200,12 @@ def notes_of(row: RowResult) -> list[str]:
     missing = [f"Seed {', '.join(map(str, row.missing))} not finished."] if row.missing else []
     source = [f"Paper: {row.reported.source}."] if row.reported.source else []
     return [note for note in (row.planned.row.note, *row.planned.notes, *source, *missing) if note]
+
+
+def other_seeds_in_words(result: TableResult) -> str:
+    """How to repeat the seeds after the first, which the commands are for; nothing where there is one."""
+    others = " and ".join(f"--seed {seed}" for seed in result.seeds[1:])
+    return f"The other seeds: the same with {others}." if others else ""
 
 
 def weights_in_words(row: RowResult) -> str:

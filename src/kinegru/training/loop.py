@@ -1,7 +1,7 @@
 """The training loop: epochs, steps, micro-batches; what it promises is listed here.
 
 * The course of a run depends on its settings and seed alone: order, views and dropout are the same after a resume, and
-  (dropout aside) with one process or several.
+  (dropout and mix-up aside, of which each process draws its own) with one process or several.
 * A loss is a mean over the clips of the whole batch, however it is cut into micro-batches and processes.
 * Logits (n, streams, K) of a model in training mode mean a loss a stream, of which the mean is taken; the classifier's
   `fuse` makes the scores (n, K) of them that are counted.

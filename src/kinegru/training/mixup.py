@@ -1,8 +1,8 @@
 """Mix-up (Zhang et al., ICLR 2018): training on blends of two clips and their labels.
 
-A clip is blended with another one of its micro-batch, frame by frame (or map by map, from the cache, which before a
-linear layer is the same thing). The share comes from Beta(alpha, alpha), once a micro-batch, and is that of the clip
-itself: it is never below one half, so training accuracy still counts the clip's own label.
+A clip is blended with one of its micro-batch at random (now and then itself), frame by frame (or map by map, from the
+cache, which before a linear layer is the same thing). The share comes from Beta(alpha, alpha), once a micro-batch, and
+is that of the clip itself: it is never below one half, so training accuracy still counts the clip's own label.
 """
 
 from __future__ import annotations

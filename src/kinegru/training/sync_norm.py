@@ -59,6 +59,7 @@ def normalise(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: torch.Tensor) -> torch.T
     """Batch norm of `x` (N, C, ...), with the statistics of all processes while training."""
     if not norm.training or not dist.is_initialized() or dist.get_world_size() == 1:
         return _BatchNorm.forward(norm, x)
+    dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 counts to 256
     others = [0, *range(2, x.dim())]  # all but the channels
     along = (-1,) + (1,) * (x.dim() - 2)  # a value a channel, over places
     count = x.new_full((1,), x.numel() / x.shape[1])
@@ -78,7 +79,7 @@ def normalise(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: torch.Tensor) -> torch.T
     if norm.weight is not None:
         scale = scale * norm.weight
     y = centred * scale.view(along)
-    return y if norm.bias is None else y + norm.bias.view(along)
+    return (y if norm.bias is None else y + norm.bias.view(along)).to(dtype)
 
 
 PROCESS_WIDE: dict[type, type] = {

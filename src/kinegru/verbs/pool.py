@@ -2,8 +2,7 @@
 
 * Clips are counted over all folds, accuracies are not averaged. One mean stands beside the count: that over the
   official splits of UCF101 and HMDB51, because it is what publications on them give.
-* Where a clip stands in several test sets (309 of HMDB51's), several models are tested on it, but it is one clip:
-  Wilson's interval is then that of the effective number of clips.
+* A clip that stands in several test sets counts as one for the interval (`kinegru.evaluation.pooled`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from typing import Any
 
 from kinegru.data.catalog import Catalog
 from kinegru.evaluation.context import RunContext
-from kinegru.evaluation.metrics import Metrics, compute_metrics, wilson_interval
+from kinegru.evaluation.metrics import Metrics
+from kinegru.evaluation.pooled import pooled_metrics
 from kinegru.evaluation.predictions import Predictions
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs.reporting import write_run_report
@@ -58,6 +58,7 @@ def pool_runs(
         date=time.strftime("%Y-%m-%d %H:%M"),
         notes=tuple(notes),
         split=split,
+        dealt=None,
         siblings=None if None in siblings else sum(s for s in siblings if s is not None),
         train_clips=mean("train_clips"),
         validation_clips=mean("validation_clips"),
@@ -74,37 +75,6 @@ def pool_runs(
     result = RunResult(run, split, context.siblings, metrics, bad_clips)
     finish(result, context)
     return result
-
-
-def pooled_metrics(predictions: Predictions, seed: int = 0) -> Metrics:
-    """All measures of the pooled table, with Wilson's interval for clips that were tested more than once.
-
-    The outcomes of one clip under several models are taken as one observation; the group bootstrap does that anyway,
-    because a clip's rows are of one group.
-
-    >>> scores = [[0.9, 0.1]] * 4
-    >>> table = Predictions(["run", "walk"], ["a", "b", "c", "a"], ["run", "run", "walk", "run"], [None] * 4, scores)
-    >>> measured = pooled_metrics(table)
-    >>> measured.right, measured.clips, measured.wilson.units
-    (3, 4, 3)
-    """
-    measured = compute_metrics(predictions, seed=seed)
-    if measured.distinct_clips == measured.clips:
-        return measured
-    clips = effective_clips(predictions.labelled().clips)
-    interval = wilson_interval(measured.top1 * clips, clips)  # type: ignore[arg-type]  # no whole numbers
-    return dataclasses.replace(measured, wilson=dataclasses.replace(interval, units=round(clips)))
-
-
-def effective_clips(clips: Sequence[str]) -> float:
-    """How many clips, each tested once, say as much as these tests do: (sum of counts)² / sum of squares.
-
-    Kish, Survey Sampling, 1965. It is their number where none repeats, and no more than the number of distinct ones.
-
-    >>> effective_clips(["a", "b", "c"]), effective_clips(["a", "a", "b"])
-    (3.0, 1.8)
-    """
-    return len(clips) ** 2 / sum(count * count for count in Counter(clips).values())
 
 
 def mean_over_splits(results: Sequence[RunResult]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from kinegru.data.catalog import Catalog, Clip
 from kinegru.data.dataset import ClipDataset, plain_views
 from kinegru.data.feature_cache import CachedDataset
 from kinegru.data.flow_cache import FlowCache
-from kinegru.data.splits import Split, count_siblings, hold_out
+from kinegru.data.splits import Split, count_siblings, digest_of_splits, hold_out
 from kinegru.data.statistics import clip_statistics
 from kinegru.errors import DataError
 from kinegru.evaluation.context import RunContext
@@ -121,6 +121,7 @@ def train_split(
         date=time.strftime("%Y-%m-%d %H:%M"),
         notes=(*catalog.notes, *split.notes),
         split=split.name,
+        dealt=digest_of_splits(catalog, [split]),
         siblings=count_siblings(used, datasets["test"].clips) if catalog.groups else None,
         train_clips=len(train_clips),
         validation_clips=len(validation_clips),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
+import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from typing import Any
 import yaml
 
 from kinegru.console import progress_bar, say
-from kinegru.data.catalog import load_catalog
-from kinegru.data.splits import Split, default_split, make_splits
-from kinegru.errors import KineGRUError, UsageError
+from kinegru.data.catalog import Catalog, load_catalog
+from kinegru.data.splits import Split, default_split, digest_of_splits, make_splits
+from kinegru.errors import DataError, KineGRUError, UsageError
 from kinegru.files import atomic_write
 from kinegru.training.interrupts import Interrupted
 from kinegru.training.processes import make_accelerator, on_main_process
 from kinegru.training.settings import TrainSettings
 from kinegru.training.side_by_side import fold_pool, with_share_of_decoders
 from kinegru.verbs.pool import mean_in_words, pool_runs
-from kinegru.verbs.run import RunResult, finished_run, siblings_in_words, train_split
+from kinegru.verbs.run import RunResult, finished_run, siblings_in_words, stored, train_split
 
 TrainFold = Callable[..., RunResult]  # of a split and its `run`
 Folds = Sequence[tuple[Split, Path]]  # each with its folder
@@ -92,40 +92,55 @@ def train(
         raise UsageError(f"--processes {processes}: give 1 or more")
     if processes > 1 and launched > 1:
         raise UsageError(f"--processes {processes}: not under a launcher, whose {launched} processes share every fold")
-    held = on_main_process(_held_settings, run, split, group_pattern, settings, resume, overwrite)
-    settings, split, group_pattern = held
-    catalog = load_catalog(data, group_pattern, lists)
-    on_main_process(_open_run, run, {"data": data, "split": split, "group_pattern": group_pattern}, settings, resume)
-    split = split or default_split(catalog)
+    asked = {"split": split, "group_pattern": group_pattern, "lists": lists}
+    settings, asked = on_main_process(_held_settings, run, asked, settings, resume, overwrite)
+    catalog = load_catalog(data, asked["group_pattern"], asked["lists"])
+    split = asked["split"] or default_split(catalog)
     splits = make_splits(catalog, split, settings.seed)
-    command = _command(data, run, split, group_pattern)
+    on_main_process(_open_run, run, {"data": data, **asked}, settings, resume)
+    command = _command(data, run, split, asked)
     if len(splits) == 1:
         result = train_split(catalog, splits[0], settings, run, command, resume, report)
         return TrainResult(run, result.metrics, [result], result.siblings)
     folds = [(one, run / re.sub(r"[^\w.-]+", "-", one.name)) for one in splits]
     train_fold = partial(train_split, catalog, settings=settings, command=command, resume=resume, report=report)
+    finished = on_main_process(_finished, catalog, folds) if resume else {}
     if processes == 1:
-        results = _in_turn(train_fold, folds, resume)
+        results = _in_turn(train_fold, folds, finished)
     else:
         train_fold = partial(train_fold, settings=with_share_of_decoders(settings, processes))
-        results = _side_by_side(train_fold, folds, resume, processes)
+        results = _side_by_side(train_fold, folds, finished, processes)
     pooled = on_main_process(pool_runs, catalog, results, settings, run, split, command)
     return TrainResult(run, pooled.metrics, results, pooled.siblings)
 
 
-def _in_turn(train_fold: TrainFold, folds: Folds, resume: bool) -> list[RunResult]:
+def _finished(catalog: Catalog, folds: Folds) -> dict[Path, RunResult]:
+    """Folds of an earlier start that came to their end. Raises DataError where they were dealt other clips."""
+    found = {folder: result for _, folder in folds if (result := finished_run(folder)) is not None}
+    for split, folder in folds:
+        dealt = stored(folder)["context"].get("dealt") if folder in found else None
+        if dealt not in (digest_of_splits(catalog, [split]), None):
+            raise DataError(
+                f"{folder}: was trained and tested on other clips than {split.name} gives now; "
+                "another --out starts a new run"
+            )
+    return found
+
+
+def _in_turn(train_fold: TrainFold, folds: Folds, finished: Mapping[Path, RunResult]) -> list[RunResult]:
     results: list[RunResult] = []
     for number, (split, folder) in enumerate(folds, start=1):
-        done = on_main_process(finished_run, folder) if resume else None
-        if done is None:
+        if folder not in finished:
             on_main_process(say, f"fold {number} of {len(folds)}: {split.name}")
-        results.append(done or train_fold(split, run=folder))
+        results.append(finished.get(folder) or train_fold(split, run=folder))
         on_main_process(_say_right, results[-1])
     return results
 
 
-def _side_by_side(train_fold: TrainFold, folds: Folds, resume: bool, processes: int) -> list[RunResult]:
-    results = {folder: finished_run(folder) if resume else None for _, folder in folds}
+def _side_by_side(
+    train_fold: TrainFold, folds: Folds, finished: Mapping[Path, RunResult], processes: int
+) -> list[RunResult]:
+    results = {folder: finished.get(folder) for _, folder in folds}
     with fold_pool(processes) as (pool, stop), progress_bar("folds") as track:
         running = {
             pool.submit(train_fold, split, run=folder): folder for split, folder in folds if results[folder] is None
@@ -170,17 +185,17 @@ def show(result: TrainResult) -> None:
 
 
 def _held_settings(
-    run: Path, split: str | None, pattern: str | None, settings: TrainSettings, resume: bool, overwrite: bool
-) -> tuple[TrainSettings, str | None, str | None]:
-    """Settings, split and pattern that hold: those given, or on resume those of the run, if they do not disagree."""
+    run: Path, asked: dict[str, str | None], settings: TrainSettings, resume: bool, overwrite: bool
+) -> tuple[TrainSettings, dict[str, str | None]]:
+    """What holds of settings, split, pattern and lists: as given, or on resume as the run has it, if both agree."""
     file = run / "settings.yaml"
     if file.exists() and resume:
-        mine = {"split": split, "group_pattern": pattern, **settings.to_dict()}
+        mine = asked | settings.to_dict()
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        default = {"split": None, "group_pattern": None, **TrainSettings().to_dict()}
+        default = dict.fromkeys(asked) | TrainSettings().to_dict()
         for name, value in mine.items():
-            asked = value != default[name] and value != theirs.get(name)
-            if asked and name not in FREE_TO_CHANGE:
+            other = value != default[name] and value != theirs.get(name)
+            if other and name not in FREE_TO_CHANGE:
                 raise UsageError(
                     f"{run}: this run has {name} {theirs.get(name)!r}, not {value!r}; "
                     "--resume continues a run as it was, another --out starts a new one"
@@ -188,10 +203,10 @@ def _held_settings(
         fields = {field.name for field in dataclasses.fields(TrainSettings)}
         changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
         held = TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
-        return held, theirs.get("split"), theirs.get("group_pattern")
+        return held, {name: mine[name] if name in FREE_TO_CHANGE else theirs.get(name) for name in asked}
     if _begun(run) and not overwrite:
         raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
-    return settings, split, pattern
+    return settings, asked
 
 
 def _begun(run: Path) -> bool:
@@ -222,9 +237,10 @@ def _remove_run(run: Path) -> None:
             _remove_run(child)
 
 
-def _command(data: str, run: Path, split: str, pattern: str | None) -> str:
-    quoted = [
-        json.dumps(text, ensure_ascii=False) if re.search(r"[^\w./:=-]", text) else text for text in (data, str(run))
-    ]
-    extra = f" --group-pattern {json.dumps(pattern)}" if pattern else ""
-    return f"kinegru train {quoted[0]} --split {split}{extra} --config {quoted[1]}/settings.yaml"
+def _command(data: str, run: Path, split: str, asked: dict[str, str | None]) -> str:
+    """Trains and tests once more, beside this run."""
+    words = ["kinegru", "train", data, "--split", split]
+    for name in ("group_pattern", "lists"):
+        if value := asked[name]:
+            words += [f"--{name.replace('_', '-')}", value]
+    return shlex.join([*words, "--config", f"{run}/settings.yaml", "--out", f"{run}-again"])

@@ -1,0 +1,50 @@
+"""The results that are committed: what a page or a table says is what its predictions say."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kinegru.evaluation.predictions import Predictions
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(RESULTS).as_posix()
+
+
+@pytest.mark.parametrize("path", TESTED, ids=_name)
+def test_measures_are_those_of_the_predictions(path: Path) -> None:
+    predictions = Predictions.read(path)
+    measures = json.loads(path.with_name("metrics.json").read_text(encoding="utf-8"))["metrics"]
+    assert (int(predictions.correct.sum()), len(predictions)) == (measures["right"], measures["clips"])
+
+
+@pytest.mark.parametrize("data", ["weizmann", "fights"])
+def test_pages_give_the_best_models_right_clips(data: str) -> None:
+    predictions = Predictions.read(RESULTS / data / "predictions.csv")
+    right = f"{int(predictions.correct.sum())} of {len(predictions)}"
+    assert f"**{right}**" in (RESULTS / data / "README.md").read_text(encoding="utf-8")
+    overview = (RESULTS / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| \[\w+\]\({data}/README\.md\) .*\| {right}\b", overview, re.M)
+
+
+def test_tables_count_what_their_runs_predicted() -> None:
+    compared = 0
+    for sheet in sorted(RESULTS.glob("*/*/*.csv")):
+        with sheet.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if "right" in row and "command" in row]
+        for row in rows:
+            run = sheet.parents[1] / "runs" / row["command"].rpartition("--out runs/")[2]
+            for seed, right in zip(row["seeds"].split(), row["right"].split(), strict=True):
+                predictions = run / f"seed-{seed}" / "predictions.csv"
+                if predictions.is_file():
+                    assert int(Predictions.read(predictions).correct.sum()) == int(right), f"{_name(sheet)}: {run}"
+                    compared += 1
+    assert compared
