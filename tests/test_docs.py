@@ -44,7 +44,7 @@ NOT_RUN_HERE = {
     ".venv/bin/pip": "downloads packages: make does the same in .ci/run",
     ".venv/bin/pre-commit": "changes the repository's git hooks",
     "python": "the benchmarks take minutes; tests/test_benchmarks.py runs each at its smallest",
-    "accelerate": "two processes are compared with one in tests/training",
+    "torchrun": "two processes are compared with one in tests/training",
 }
 
 # What is appended to every training command: the same run, small enough for a test.

@@ -101,6 +101,28 @@ def test_the_comparisons_are_mcnemars_of_the_same_clips(folder):
     joined = next(line for line in lines if line["seed"] == "all")
     assert float(joined["difference"]) == pytest.approx((124 - 85) / 126)
     assert float(joined["p_groups"]) >= 2 / 2**9 and joined["groups"] == "9"
+    assert float(joined["p_corrected"]) == max(float(joined["p"]), float(joined["p_groups"]))  # of one comparison
+
+
+def test_verdicts_count_how_many_comparisons_there_are(tmp_path):
+    catalog = write_empty_clips(tmp_path / "set")
+    protocol = Protocol("set", "leave-one-group-out", tmp_path / "out", TrainSettings(frames=8, size=64), PATTERN)
+
+    def verdict_on_lrcn(keys: list[str]) -> tuple[str, float]:
+        table = TABLES["table3"]
+        planned = [plan_row(row, protocol) for row in chosen_rows(table, keys)]
+        jobs = plan_jobs(planned, (0,), protocol, catalog)
+        for job in jobs:
+            write_job(job, catalog, right)
+        _, pairs = gather(table, planned, jobs, protocol, {}, Book(tmp_path / "none", 7), (0,))
+        pair = next(pair for pair in pairs if (pair.first.key, pair.second.key) == ("ours", "lrcn"))
+        assert pair.corrected == pytest.approx(min(1.0, pair.test.honest_p * len(pairs)))  # the others say nothing
+        return pair.verdict(), pair.test.honest_p
+
+    verdict, p = verdict_on_lrcn(["lrcn", "ours"])
+    assert p == pytest.approx(2 / 2**9) and verdict == "more than chance"
+    verdict, p = verdict_on_lrcn([row.key for row in TABLES["table3"].rows if not row.key.startswith("stc")])
+    assert p == pytest.approx(2 / 2**9) and verdict == "more than chance by itself, not among so many"
 
 
 def test_markdown_and_page_say_the_same_as_the_csv(folder):

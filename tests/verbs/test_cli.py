@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +167,19 @@ def test_options_win_over_the_recipe_and_both_reach_the_run(kinegru, clips, tiny
     again = kinegru("train", clips, "--out", "again", "--config", "run/settings.yaml", "--json")  # a run is a recipe
     assert again.status == 0, again.err
     assert json.loads(again.out)["metrics"] == result["metrics"]
+
+
+def test_the_command_in_the_report_repeats_the_run(kinegru, clips, tiny):
+    data = Path("a $b 'c'/clips")
+    shutil.copytree(clips, data)
+    ran = kinegru("train", data, "--group-pattern", PATTERN, "--config", tiny, "--json")
+    assert ran.status == 0, ran.err
+    run = json.loads(ran.out)["run"]
+    name, *words = shlex.split(json.loads(Path(run, "metrics.json").read_text())["context"]["command"])
+    again = kinegru(*words, "--json")
+    assert name == "kinegru" and again.status == 0, again.err
+    assert Path(run).exists() and Path(f"{run}-again/report.html").exists()
+    assert json.loads(again.out)["metrics"] == json.loads(ran.out)["metrics"]
 
 
 def test_printed_settings_are_a_recipe(kinegru, clips, tiny):

@@ -114,6 +114,7 @@ def _pair(pair: PairResult) -> dict[str, Any]:
         "counts": ", ".join(f"{seed.first_only} : {seed.second_only}" for seed in test.seeds),
         "p": in_p(test.p),
         "p_groups": "–" if test.p_groups is None else f"{in_p(test.p_groups)} ({test.groups})",
+        "p_corrected": in_p(pair.corrected),
         "verdict": pair.verdict(),
         "more": pair.more_than_chance(),
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kinegru.evaluation.paired import Comparison, compare
+from kinegru.evaluation.paired import Comparison, compare, holm
 from kinegru.evaluation.predictions import Predictions
 from kinegru.evaluation.tables import RowScore, score_row
 from kinegru.evaluation.unpaired import difference
@@ -57,6 +57,7 @@ class PairResult:
     second: RowResult
     test: Comparison
     seeds: tuple[int, ...]
+    corrected: float  # the larger p of the two, by clips and by groups, corrected for all comparisons of the table
 
     def in_words(self) -> str:
         """One sentence: the counts of every seed, p, and what may be said."""
@@ -66,15 +67,17 @@ class PairResult:
         groups = "" if self.test.p_groups is None else f", by {self.test.groups} groups p {_is(self.test.p_groups)}"
         return (
             f"{self.first.name} against {self.second.name}: {100 * self.test.difference:+.1f} points; right alone "
-            f"{counts} ({seeds}); p {_is(self.test.p)}{groups}: {self.verdict()}."
+            f"{counts} ({seeds}); p {_is(self.test.p)}{groups}, corrected {_is(self.corrected)}: {self.verdict()}."
         )
 
     def more_than_chance(self) -> bool:
-        """Whether p is below 0.05, by clips and, where groups are known, by groups too."""
-        return max(self.test.p, self.test.p_groups or 0.0) < 0.05
+        """Whether p is below 0.05 by clips and, where groups are known, by groups, among all comparisons."""
+        return self.corrected < 0.05
 
     def verdict(self) -> str:
-        return "more than chance" if self.more_than_chance() else "no difference shown"
+        if self.more_than_chance():
+            return "more than chance"
+        return "more than chance by itself, not among so many" if self.test.honest_p < 0.05 else "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -158,13 +161,14 @@ def gather(
             )
         )
     by_key = {row.key: row for row in rows}
-    pairs = []
+    compared = []
     for first, second in compared_pairs(table, [row.key for row in rows if row.score]):
         both = [seed for seed in tables[first] if seed in tables[second]]
         if both:
             test = compare([tables[first][seed] for seed in both], [tables[second][seed] for seed in both])
-            pairs.append(PairResult(by_key[first], by_key[second], test, tuple(both)))
-    return tuple(rows), tuple(pairs)
+            compared.append((by_key[first], by_key[second], test, tuple(both)))
+    corrected = holm([test.honest_p for _, _, test, _ in compared])
+    return tuple(rows), tuple(PairResult(*pair, p) for pair, p in zip(compared, corrected, strict=True))
 
 
 def with_imagenet(protocol: Protocol, settings: TrainSettings) -> TrainSettings:

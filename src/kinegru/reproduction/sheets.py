@@ -30,6 +30,7 @@ ROW_COLUMNS = (
 )  # fmt: skip
 PAIR_COLUMNS = (
     "first", "second", "seed", "clips", "first_only", "second_only", "p", "difference", "p_groups", "groups",
+    "p_corrected",
 )  # fmt: skip
 
 
@@ -46,10 +47,10 @@ def pairs_csv(result: TableResult) -> str:
         ends = [pair.first.key, pair.second.key]
         for seed, test in zip(pair.seeds, pair.test.seeds, strict=True):
             share = (test.first_only - test.second_only) / test.clips
-            lines.append([*ends, seed, test.clips, test.first_only, test.second_only, test.p, share, "", ""])
+            lines.append([*ends, seed, test.clips, test.first_only, test.second_only, test.p, share, "", "", ""])
         t = pair.test
         groups = ["", ""] if t.p_groups is None else [t.p_groups, t.groups]
-        lines.append([*ends, "all", t.clips, "", "", t.p, t.difference, *groups])
+        lines.append([*ends, "all", t.clips, "", "", t.p, t.difference, *groups, pair.corrected])
     return _csv(PAIR_COLUMNS, lines)
 
 
@@ -187,11 +188,10 @@ def comparison_words(result: TableResult) -> list[str]:
             "Each seed is McNemar's exact test; p joins the seeds clip by clip (signs flipped), so that a clip tested "
             "with several seeds is one clip. "
         )
-    many = "comparison" if len(result.pairs) == 1 else "comparisons"
+    many = "one comparison" if len(result.pairs) == 1 else f"{len(result.pairs)} comparisons"
     return [
         f"Right alone: clips that only the one, or only the other, recognised. {tests}By groups: whole persons or "
-        f"sources are flipped, because their clips fail together. {len(result.pairs)} {many}, p not corrected for "
-        "their number."
+        f"sources are flipped, because their clips fail together. Corrected: the larger of the two, for {many} (Holm)."
     ]
 
 
