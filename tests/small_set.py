@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import yaml
 
@@ -50,4 +52,18 @@ def write_small_set(folder: Path, people: tuple[str, ...] = PEOPLE, frames: int 
 def write_recipe(path: Path, cache: Path | str = "off", **changes: object) -> Path:
     """A recipe file for a model that trains in a second."""
     path.write_text(yaml.safe_dump(TINY | {"cache": str(cache)} | changes), encoding="utf-8")
+    return path
+
+
+def write_timed(path: Path, frames: np.ndarray, times: list[float]) -> Path:
+    """A video whose frames are shown from these seconds on."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for image, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return path

@@ -10,15 +10,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import io
 import json
 import os
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +52,8 @@ def run(verb: str, arguments: list[str]) -> int:
     debug = values.pop("debug")
     quieten(debug)
     try:
-        return _call(module, function, values, as_json)
+        with _terminated_like_interrupted():
+            return _call(module, function, values, as_json)
     except KeyboardInterrupt:
         return _interrupted(verb)
     except BrokenPipeError:
@@ -124,6 +128,23 @@ def _call(module: ModuleType, function: Callable[..., Any], values: dict[str, An
     else:
         module.show(result)
     return getattr(result, "exit_status", 0)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM (`timeout`, `systemctl stop`, a cluster) ends a verb as Ctrl-C does: what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _explain(error: Exception) -> str:

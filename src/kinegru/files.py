@@ -5,6 +5,7 @@ A reader therefore sees the old content or the new, never a part, also after a k
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -32,14 +33,16 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     text: dict[str, Any] = {}
     if "b" not in mode:  # a file name that is no UTF-8 gets escapes, which JSON, CSV and HTML all hold
         text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with _naming(path):
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(descriptor, mode, **text) as file:
+        with _naming(path), os.fdopen(descriptor, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        with _naming(path):
+            Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -72,7 +75,10 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    with _naming(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     old = temporary.with_suffix(".old")
     try:
         yield temporary
@@ -85,6 +91,17 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors about the temporary file name the one that it is to become."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and Path(error.filename).name.startswith(f".{path.name}."):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:

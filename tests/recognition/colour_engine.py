@@ -12,6 +12,7 @@ class ColourEngine:
 
     name = "colours"
     radius = 0
+    length = None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

@@ -154,7 +154,7 @@ def test_the_graphs_make_up_the_model(name: str, options: dict[str, Any], monkey
     model = lively(name, **({} if name.startswith("stc") else XCEPTION), **options)
     found = graphs(model, 64, 4)
     shapes = {part: {"shape": _shape(part, graph)} for part, graph in found.items()}
-    manifest = {"format": "torch", "radius": model.encoder.radius, "graphs": shapes}
+    manifest = {"format": "torch", "radius": model.encoder.radius, "graphs": shapes, "preprocessing": {"frames": 6}}
     monkeypatch.setattr(exported, "read_manifest", lambda folder, path: manifest)
     monkeypatch.setattr(exported, "_runtime", lambda name, folder, graphs: _Modules(found))
     engine, plain = ExportedEngine(tmp_path), TorchEngine(model, CPU, fold=False)

@@ -233,8 +233,8 @@ def test_heat_lies_in_0_to_1_and_has_the_frames_size(on, count, height, width, f
 def explanation(found: Look, length: int, fps: float = 10.0, **changes) -> Explanation:
     values = {
         "source": "clip.mp4", "labels": ("a", "b", "c"), "label": "b", "predicted": "a", "score": 0.25, "look": found,
-        "deletion": None, "numbers": np.arange(length), "length": length, "fps": fps, "heat_grid": Grid.even(4),
-        "mask_grid": None, "rate": None,
+        "deletion": None, "numbers": np.arange(length), "stamps": np.arange(length) / fps, "fps": fps,
+        "heat_grid": Grid.even(4), "mask_grid": None, "rate": None,
     }  # fmt: skip
     return Explanation(**(values | changes))
 

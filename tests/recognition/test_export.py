@@ -22,6 +22,7 @@ from kinegru.recognition.exported import ExportedEngine, export_folder, fingerpr
 from kinegru.recognition.openvino_engine import FIXED, OFTEN
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.stream import Stream
+from kinegru.verbs.export import export
 from kinegru.video.loading import load_clip
 from kinegru.video.reader import iter_frames
 from kinegru.video.synthetic import example_clip
@@ -229,3 +230,41 @@ def test_a_model_without_parts_has_one_graph_and_no_eight_bits(tmp_path: Path) -
     assert list(read_manifest(tmp_path / "model.onnx", path)["graphs"]) == ["clip"]
     onnx, torch_ = (Recognizer.load(path, "cpu", name).predict(example_clip()).scores for name in ("onnx", "torch"))
     np.testing.assert_allclose(onnx, torch_, atol=1e-5)
+
+
+def test_windows_that_an_export_does_not_take_are_left_to_torch(tmp_path: Path, caplog) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = lively(create_model("stc_resnet18", 2))
+    path = tmp_path / "model.safetensors"
+    preprocessing = Preprocessing(frames=8, size=48)
+    save_model(path, model, ["a", "b"], preprocessing.to_dict())
+    recognizer = Recognizer.load(path, "cpu", "torch")
+    export_model(recognizer, path, "onnx", tmp_path / "model.onnx", [load_clip(example_clip(), preprocessing)])
+    for window, words in ((6, "takes windows of 8 frames only"), (8, "")):
+        caplog.clear()
+        both = [Recognizer.load(path, "cpu", name).stream(window, stride=5) for name in ("auto", "torch")]
+        assert words in caplog.text and (both[0].engine.name == "onnx") == (window == 8)
+        ours, torchs = ([p.scores for f in frames_of(16) if (p := stream.step(f)) is not None] for stream in both)
+        np.testing.assert_allclose(ours, torchs, atol=1e-5)
+
+
+@pytest.mark.parametrize("there", ["a folder of other things", "the run", "a file"])
+def test_an_export_takes_no_place_but_its_own(there: str, exported: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    model = Path(shutil.copy(exported, run))
+    (run / "mine").mkdir()
+    (run / "mine" / "thesis.txt").write_text("important")
+    out = {"a folder of other things": run / "mine", "the run": run, "a file": model}[there]
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(UsageError, match="is there and no export"):
+        export(str(model), format="torch-export", out=str(out))
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_an_export_is_made_anew_in_its_place(exported: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copy(exported, tmp_path))
+    for _ in range(2):
+        assert export(str(model), format="torch-export").folder == tmp_path / "model.torch-export"
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.torch-export"}

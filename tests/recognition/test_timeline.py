@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from colour_engine import ColourEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_set import write_timed
 
 from kinegru.errors import UsageError, VideoError
 from kinegru.recognition.recognizer import Recognizer, example_recognizer
@@ -29,6 +28,7 @@ from kinegru.recognition.timeline import (
     smooth,
     tempered,
 )
+from kinegru.verbs.timeline import subtitles
 from kinegru.video.pacing import Recording
 from kinegru.video.writer import write_video
 
@@ -102,6 +102,17 @@ def test_a_short_gap_between_two_labels_is_shared_by_them():
     assert labels_of(make_segments(scores, "ab", rules)) == [("a", 0.0, 4.0), ("b", 4.0, 8.0)]
 
 
+def test_a_class_named_unknown_is_a_class():
+    first = [0.9] * 5 + [0.45] * 5 + [0.1] * 5
+    found = make_segments(
+        scores_of(first), ["unknown", "walk"], Rules(0.8, smooth=1, margin=0.0, gap=0.0, shortest=0.0)
+    )
+    assert [(segment.label, segment.known) for segment in found] == [
+        ("unknown", True), ("unknown", False), ("walk", True),
+    ]  # fmt: skip
+    assert "unknown 90 %" in subtitles(found)
+
+
 def test_below_the_threshold_is_unknown():
     scores = scores_of([0.9, 0.9, 0.55, 0.55, 0.1, 0.1])
     rules = Rules(threshold=0.6, margin=0.0, smooth=1, gap=0, shortest=0)
@@ -164,20 +175,6 @@ def test_a_temperature_divides_the_logits():
 
 def plain(colour: tuple[int, int, int], count: int) -> np.ndarray:
     return np.full((count, 32, 48, 3), colour, np.uint8)
-
-
-def write_timed(path: Path, frames: np.ndarray, times: list[float]) -> Path:
-    """A video whose frames are shown from these seconds on."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=1000)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for image, time in zip(frames, times, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def seen(path: Path, rate: float | None, **options) -> tuple[list[tuple[int, bool, int]], float]:

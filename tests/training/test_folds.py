@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,9 @@ from running import wait_while_running
 
 from kinegru.__main__ import main
 from kinegru.evaluation.predictions import Predictions
+from kinegru.training.interrupts import stop_requests
 from kinegru.training.loop import fit
+from kinegru.training.side_by_side import fold_pool
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 PEOPLE = ("ann", "bob", "cyd")
@@ -103,3 +109,23 @@ def test_folds_side_by_side_give_what_folds_in_turn_give(tmp_path: Path) -> None
 def test_no_process_at_all_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path), "--processes", "0"]) == 2
     assert "--processes 0: give 1 or more" in capsys.readouterr().err
+
+
+def train_until_asked_to_stop(begun: Path) -> None:
+    """As the training loop does: SIGTERM is a wish, and to save the state takes a moment."""
+    with stop_requests() as stop:
+        begun.touch()
+        stop.wait(60)
+        time.sleep(1.0)
+
+
+def test_the_death_of_one_process_ends_all(tmp_path: Path) -> None:
+    """The one that is killed waits for work and holds the lock that the others need to ask for theirs."""
+    began = time.monotonic()
+    with pytest.raises(BrokenProcessPool), fold_pool(2) as (pool, _):
+        training = pool.submit(train_until_asked_to_stop, tmp_path / "begun")
+        while not (tmp_path / "begun").exists() and not training.done():
+            time.sleep(0.05)
+        os.kill(pool.submit(os.getpid).result(), signal.SIGKILL)
+        training.result()
+    assert time.monotonic() - began < 50

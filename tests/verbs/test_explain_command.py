@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hostile_files import write_broken, write_strange, write_unkind
 from PIL import Image
-from small_set import moving_bar
+from small_set import moving_bar, write_timed
 
 from kinegru.models.modelfile import load_model, save_model
 from kinegru.models.zoo import create_model
@@ -61,6 +61,17 @@ def test_the_overlay_is_the_video_with_heat_and_the_figures_show_something(kineg
         picture = np.asarray(Image.open(Path("a") / name).convert("RGB")).astype(int)
         assert picture.shape[0] > 300 and picture.shape[1] > 700
         assert (picture != 255).any(axis=2).mean() > 0.02 and np.ptp(picture, axis=2).max() > 80  # in colour
+
+
+def test_times_are_those_of_the_file_where_its_rate_varies(kinegru, trained):
+    times = [0.1 * number for number in range(6)] + [3.5 + 0.1 * number for number in range(6)]
+    clip = write_timed(Path("pause.mkv"), moving_bar("left", 3), times)
+    ran = kinegru("explain", trained, clip, "--json")
+    assert ran.status == 0, ran.err
+    result = json.loads(ran.out)
+    assert result["frames"]["seconds"] == pytest.approx([times[number] for number in result["sampled"]], abs=0.002)
+    before, after = probe(clip), probe("pause.explain/overlay.mp4")
+    assert after.frames / after.fps == pytest.approx(times[-1] + 0.1, abs=2.5 / after.fps) and before.frames == 12
 
 
 def test_another_label_can_be_asked_for(kinegru, trained, clip):

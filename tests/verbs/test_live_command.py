@@ -172,10 +172,22 @@ def test_a_pipe_that_holds_no_video_is_one_line(kinegru, trained, piped, content
     assert ran.err.splitlines()[-1].startswith(f"kinegru live: stdin: {words}")
 
 
+def test_raw_frames_of_another_size_than_told_are_noticed(kinegru, trained, piped):
+    piped(moving_bar("left", 0).tobytes())
+    ran = kinegru("live", trained, "-", "--raw", "49x32", "--pace", "asap", *QUICK)
+    assert ran.status == 0 and "it breaks off in the middle of a frame; is --raw right?" in ran.err
+
+
+def test_a_closed_stdin_is_wrong_use(kinegru, trained, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    ran = kinegru("live", trained, "-")
+    assert ran.status == 2 and "stdin is closed" in ran.err
+
+
 def test_a_terminal_as_stdin_is_wrong_use(kinegru, trained, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     ran = kinegru("live", trained, "-")
-    assert ran.status == 2 and "stdin is a terminal: pipe" in ran.err
+    assert ran.status == 2 and "stdin is closed or a terminal: pipe" in ran.err
 
 
 # -- streams, and how it ends -------------------------------------------------------------------------------------
@@ -284,6 +296,12 @@ def test_wrong_use_is_told_before_any_work(kinegru, trained, joined, source, opt
     ran = kinegru("live", trained, joined if source == "FILE" else source, *options)
     assert (ran.status, ran.out) == (2, "") and words in ran.err and len(ran.err.splitlines()) == 1
     assert not list(Path().iterdir())
+
+
+def test_a_recording_in_a_folders_place_is_told_before_any_work(kinegru, trained, joined):
+    Path("out.mp4").mkdir()
+    ran = kinegru("live", trained, joined, "--record", "out.mp4")
+    assert ran.status == 2 and "--record out.mp4: is a folder" in ran.err
 
 
 def test_what_is_not_there_is_one_line_and_status_1(kinegru, trained, joined):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_files import write_broken, write_strange, write_unkind
+from running import wait_while_running
 from small_set import moving_bar
 
 from kinegru.models.modelfile import read_header
@@ -121,6 +122,25 @@ def test_wrong_use_is_told_before_any_work(kinegru, trained, joined, options, re
     ran = kinegru("timeline", trained, joined, *options)
     assert ran.status == 2 and reason in ran.err and len(ran.err.splitlines()) == 1
     assert not list(Path().iterdir())
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(kinegru, trained, joined):
+    Path("drawn.mp4").mkdir()
+    ran = kinegru("timeline", trained, joined, "--video", "drawn.mp4")
+    assert ran.status == 2 and "--video drawn.mp4: is a folder" in ran.err
+    ran = kinegru("timeline", trained, joined, "--video", "/proc/drawn.mp4")
+    assert ran.status == 1 and ran.err.splitlines()[-1].startswith("kinegru timeline: /proc/drawn.mp4: ")
+
+
+def test_sigterm_leaves_nothing_half_written(trained, tmp_path):
+    write_video(tmp_path / "long.mp4", np.concatenate([moving_bar("left", n) for n in range(400)]), 10.0, "mpeg4")
+    command = [sys.executable, "-m", "kinegru", "timeline", str(trained), "long.mp4", "--video", "drawn.mp4"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_while_running(process, lambda: list(tmp_path.glob(".drawn.mp4.*")))
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and said.splitlines()[-1] == "kinegru timeline: interrupted"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_recording_is_never_written_over(kinegru, trained, joined):

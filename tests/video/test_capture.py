@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -222,6 +223,25 @@ def test_an_address_of_a_whole_file_plays_and_ends(numbered):
     assert len(taken) + capture.drops == 50
 
 
+def test_an_address_of_a_file_that_breaks_off_ends_there_and_does_not_begin_again(numbered):
+    whole = numbered("clip.mkv", 50).read_bytes()
+
+    class Half(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(whole[: len(whole) // 2])
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = find(f"http://127.0.0.1:{server.server_address[1]}/clip.mkv")
+        capture = Capture(source, rate=25.0, pace="asap")
+        taken = all_taken(capture)
+        server.shutdown()
+    assert 0 < len(taken) < 50 and capture.reconnects == 0 and capture.failure is None and capture.damage
+
+
 # -- sources ------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +282,8 @@ def test_a_name_says_what_it_is(name, kind, url, monkeypatch):
         ("rtsp://ann:p@ss@host:554/x", "rtsp://ann:***@host:554/x"),
         ("rtsp://ann@host/x", "rtsp://ann@host/x"),
         ("http://host/a@b", "http://host/a@b"),
+        ("http://host/x?user=a&password=p@ss&fps=5", "http://host/x?user=a&password=***&fps=5"),
+        ("https://host/x?Token=abc", "https://host/x?Token=***"),
         ("rtsp://[bad/x", "rtsp://[bad/x"),
     ],
 )

@@ -37,6 +37,12 @@ def test_a_caption_fits_any_frame_and_leaves_the_rest_alone(text, size):
     assert len(band) and band.min() >= size[0] - max(12, round(size[0] * 0.11)) and drawn.max() > 150
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 400), (400, 1), (3, 3)])
+def test_a_caption_on_next_to_nothing_is_no_error(size):
+    frame = np.full((*size, 3), 128, np.uint8)
+    assert caption(frame, "walk 93%", "0:01.5").shape == frame.shape
+
+
 def test_a_font_that_was_installed_after_matplotlib_made_its_list_is_used(tmp_path):
     environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "lists"), "XDG_DATA_HOME": str(tmp_path / "data")}
 

@@ -34,6 +34,7 @@ class Engine(Protocol):
 
     name: str  # as in `--engine`
     radius: int | None  # how many frames the neck looks to each side; None: the model has no parts that can be kept
+    length: int | None  # the number of frames of a clip, where it takes no other
 
     def trunk(self, frames: Tensor) -> Tensor:
         """Frames (M, 3, S, S), normalised float32 -> maps (M, C0, h0, w0)."""
@@ -72,6 +73,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    length: int | None = None
 
     def __init__(self, model: Any, device: torch.device, fold: bool = True) -> None:
         self.model: Any = folded(model) if fold else model

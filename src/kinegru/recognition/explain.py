@@ -21,7 +21,7 @@ from kinegru.recognition.attribution import METHODS, Deletion, Floats, Look, On,
 from kinegru.recognition.grid import Grid, grids
 from kinegru.video.container import shown
 from kinegru.video.loading import load_images
-from kinegru.video.pacing import USUAL_RATE
+from kinegru.video.pacing import Recording
 
 if TYPE_CHECKING:
     from kinegru.recognition.recognizer import Recognizer
@@ -41,8 +41,8 @@ class Explanation:
     look: Look
     deletion: Deletion
     numbers: NDArray[np.int64]  # (T,) of the frames that the model saw, in the file
-    length: int  # frames in the file
-    fps: float  # of the file
+    stamps: NDArray[np.float64]  # (L,) when each frame of the file is shown, seconds from its start, rising
+    fps: float  # of the file, nominal
     heat_grid: Grid  # how the cells of the heat lie in the network's square
     mask_grid: Grid | None  # those of the spatial mask
     rate: float | None  # frames a second the model saw of a part of the clip; None: it saw all of the clip
@@ -59,7 +59,16 @@ class Explanation:
     @property
     def times(self) -> NDArray[np.float64]:
         """(S,) seconds from the file's start."""
-        return self.places / self.fps
+        return self.seconds(self.places)
+
+    @property
+    def length(self) -> int:
+        """Frames in the file."""
+        return len(self.stamps)
+
+    def seconds(self, numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """When frames of these numbers are shown, seconds from the file's start; a fraction lies between two."""
+        return np.interp(numbers, np.arange(self.length), self.stamps)
 
     @property
     def over_time(self) -> Floats:
@@ -168,6 +177,8 @@ def explain(
             f"{shown(source)}: cannot be explained, at {preprocessing.size} pixels {METHODS[found.method]} "
             "are a single cell; train with a larger --size"
         )
+    with Recording(source) as recording:
+        stamps = np.array([seconds for seconds, _ in recording.timed()])
     lie, mask = grids(model, preprocessing.size), found.spatial
     return Explanation(
         source=os.fspath(source),
@@ -178,8 +189,8 @@ def explain(
         look=found,
         deletion=deletion(model, maps[window], index, found.heat),
         numbers=preprocessing.sampling(window).indices(info.frames, info.fps),
-        length=info.frames,
-        fps=info.fps or USUAL_RATE,
+        stamps=stamps,
+        fps=recording.rate,
         heat_grid=_grid(lie, found.heat),
         mask_grid=None if mask is None else _grid(lie, mask),
         rate=preprocessing.rate,

@@ -97,10 +97,7 @@ def export_model(
     """
     model = recognizer.model
     require_packages(form)
-    if form in INT8 and model.encoder.radius is None:
-        raise UsageError(
-            f"{path}: a {model.name} is one graph of whole clips, which has no int8 form; export it as onnx"
-        )
+    require_form(recognizer, path, form)
     found = graphs(folded(model), recognizer.preprocessing.size, recognizer.preprocessing.frames)
     steps = len(found) + 1
     manifest = _manifest(recognizer, path, form, found)
@@ -162,6 +159,15 @@ def require_packages(form: Format) -> None:
             metadata.version(package)
         except metadata.PackageNotFoundError:
             raise UsageError(f"format {form} needs {package}: pip install 'kinegru[{NEEDS[form]}]'") from None
+
+
+def require_form(recognizer: Recognizer, path: Path, form: Format) -> None:
+    """Raises UsageError where a model has no such form."""
+    model = recognizer.model
+    if form in INT8 and model.encoder.radius is None:
+        raise UsageError(
+            f"{path}: a {model.name} is one graph of whole clips, which has no int8 form; export it as onnx"
+        )
 
 
 # -- steps --------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class ExportedEngine:
         self.manifest = read_manifest(folder, path)
         self.name: str = self.manifest["format"]
         self.radius: int | None = self.manifest["radius"]
+        self.length: int | None = self.manifest["preprocessing"]["frames"] if self.radius is None else None
         self.runtime = _runtime(self.name, folder, list(self.manifest["graphs"]))
 
     def trunk(self, frames: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ def read_manifest(folder: Path, path: Path | None = None) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version, source = int(manifest["format_version"]), manifest["model"]["fingerprint"]
         files = [folder / f"{name}{ENDINGS[manifest['format']]}" for name in manifest["graphs"]]
-        sound = {"radius", "labels"} <= manifest.keys()
+        sound = {"radius", "labels", "preprocessing"} <= manifest.keys()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{folder / MANIFEST}: damaged; export the model again") from error
     if not sound:

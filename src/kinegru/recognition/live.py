@@ -42,6 +42,7 @@ class Seen:
     labels: tuple[str, ...]
     scores: np.ndarray = field(repr=False)  # (K,) calibrated probabilities, sum to 1
     latency: float  # seconds from the capture of the newest frame to the result
+    known: bool = True  # False where no label of the model is given; a class may be called "unknown", too
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The `k` likeliest classes and their probabilities, best first."""
@@ -53,7 +54,7 @@ class Seen:
         scores = {label: round(float(score), 6) for label, score in zip(self.labels, self.scores, strict=True)}
         return {
             "time": round(self.time, 3), "label": self.label, "score": round(self.score, 6), "scores": scores,
-            "latency": round(self.latency, 4),
+            "latency": round(self.latency, 4), "known": self.known,
         }  # fmt: skip
 
 
@@ -218,7 +219,8 @@ class Live:
             label, score = self._decide(scores)
             assert self.capture.rate is not None
             at = (taken.number + tick + 0.5) / self.capture.rate
-            found.append(Seen(at, label, score, self.stream.labels, scores, time.monotonic() - taken.captured))
+            late, known = time.monotonic() - taken.captured, self._class != UNKNOWN
+            found.append(Seen(at, label, score, self.stream.labels, scores, late, known))
         return found
 
     def _decide(self, scores: np.ndarray) -> tuple[str, float]:
@@ -233,7 +235,7 @@ class Live:
         """In the capturing thread: every picture, with what is known by then."""
         assert self.recorder is not None and self.capture.source_rate is not None
         seen = self.latest
-        label = "" if seen is None else seen.label if seen.label == UNKNOWN_LABEL else f"{seen.label} {seen.score:.0%}"
+        label = "" if seen is None else f"{seen.label} {seen.score:.0%}" if seen.known else seen.label
         minutes, rest = divmod(int(seconds), 60)
         clock = time.strftime("%H:%M:%S") if self.source.comes_back else f"{minutes}:{rest:02d}"
         self.recorder.push(seconds, picture, (label, clock), self.capture.source_rate, first)
@@ -255,6 +257,8 @@ def _video(record: str | os.PathLike[str], source: Source) -> str:
     name = os.fspath(record)
     if not name.lower().endswith(ENDINGS):
         raise UsageError(f"--record {name}: give a name that ends in one of {', '.join(ENDINGS)}")
+    if Path(name).is_dir():
+        raise UsageError(f"--record {name}: is a folder; give the name of a file")
     both = source.kind == "file" and Path(name).exists() and Path(source.url).exists()
     if both and Path(name).samefile(source.url):
         raise UsageError(f"--record {name}: is the source itself; give another name")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ from kinegru.recognition.stream import Stream
 from kinegru.recognition.timeline import Rules, Segment, make_segments
 from kinegru.video.loading import clip_input, load_windows
 from kinegru.video.transforms import Preprocessing
+
+logger = logging.getLogger(__name__)
 
 
 class Recognizer:
@@ -121,7 +124,11 @@ class Recognizer:
         [None, None, 'frames 0 to 2', 'frames 1 to 3']
         """
         frames = self.preprocessing.frames if window == "clip" else window
-        return Stream(self.engine, self._prepare, self.labels, frames, stride)
+        engine = self.engine
+        if frames is not None and engine.length not in (None, frames):
+            logger.warning("the export takes windows of %d frames only; torch is used for %d", engine.length, frames)
+            engine = TorchEngine(self.model, self.device)
+        return Stream(engine, self._prepare, self.labels, frames, stride)
 
     def timeline(
         self,

@@ -36,18 +36,19 @@ class Segment:
     """One stretch of a recording.
 
     >>> Segment("walk", 1.0, 3.5, 0.875).to_dict()
-    {'label': 'walk', 'start': 1.0, 'end': 3.5, 'score': 0.875}
+    {'label': 'walk', 'start': 1.0, 'end': 3.5, 'score': 0.875, 'known': True}
     """
 
     label: str  # of the model, or "unknown"
     start: float  # seconds since the recording's first frame
     end: float  # seconds
     score: float  # mean calibrated probability of the label, 0 to 1; of the likeliest class where it is unknown
+    known: bool = True  # False where no label of the model is given; a class may be called "unknown", too
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, times to a millisecond."""
         times = {"start": round(self.start, 3), "end": round(self.end, 3)}
-        return {"label": self.label, **times, "score": round(self.score, 4)}
+        return {"label": self.label, **times, "score": round(self.score, 4), "known": self.known}
 
 
 @dataclass
@@ -222,11 +223,11 @@ def make_segments(scores: WindowScores, labels: Sequence[str], rules: Rules) -> 
     at = 0.0
     for piece in pieces:
         if piece.start > at:
-            segments.append(Segment(UNKNOWN_LABEL, at, piece.start, best.between(at, piece.start)))
+            segments.append(Segment(UNKNOWN_LABEL, at, piece.start, best.between(at, piece.start), known=False))
         segments.append(Segment(labels[piece.label], piece.start, piece.end, piece.score))
         at = piece.end
     if at < scores.duration:
-        segments.append(Segment(UNKNOWN_LABEL, at, scores.duration, best.between(at, scores.duration)))
+        segments.append(Segment(UNKNOWN_LABEL, at, scores.duration, best.between(at, scores.duration), known=False))
     return segments
 
 

@@ -67,7 +67,7 @@ class PairResult:
         groups = "" if self.test.p_groups is None else f", by {self.test.groups} groups p {_is(self.test.p_groups)}"
         return (
             f"{self.first.name} against {self.second.name}: {100 * self.test.difference:+.1f} points; right alone "
-            f"{counts} ({seeds}); p {_is(self.test.p)}{groups}, corrected {_is(self.corrected)}: {self.verdict()}."
+            f"{counts} ({seeds}); p {_is(self.test.p)}{groups}, corrected p {_is(self.corrected)}: {self.verdict()}."
         )
 
     def more_than_chance(self) -> bool:

@@ -20,6 +20,8 @@ from kinegru.console import console, quieten
 from kinegru.training.interrupts import stop_requests
 from kinegru.training.settings import TrainSettings
 
+SECONDS_BETWEEN_WISHES = 1.0  # to stop
+
 
 @contextlib.contextmanager
 def fold_pool(processes: int) -> Iterator[tuple[ProcessPoolExecutor, threading.Event]]:
@@ -33,9 +35,13 @@ def fold_pool(processes: int) -> Iterator[tuple[ProcessPoolExecutor, threading.E
         try:
             yield pool, stop
         finally:
-            for child in multiprocessing.active_children():
-                child.terminate()
-            pool.shutdown(cancel_futures=True)
+            children = multiprocessing.active_children()
+            end = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+            end.start()
+            while end.is_alive():  # the first lets a training save its state, one of the next ends the process
+                for child in children:
+                    child.terminate()
+                end.join(SECONDS_BETWEEN_WISHES)
 
 
 def with_share_of_decoders(settings: TrainSettings, processes: int) -> TrainSettings:
@@ -74,4 +80,4 @@ def _follow() -> None:
     parent.join()
     while True:  # the first lets a training save its state, one of the next ends the process
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1.0)
+        time.sleep(SECONDS_BETWEEN_WISHES)

@@ -168,6 +168,9 @@ def _measure(
         frames = _frames(source)
         streams = {}
         for name, engine in _engines(recognizer, path, notes).items():
+            if engine.length not in (None, length):
+                notes.append(f"{name} takes windows of {engine.length} frames only")
+                continue
             streams[name] = Stream(engine, recognizer._prepare, recognizer.labels, length)
         for note in notes:
             say(f"note: {note}")

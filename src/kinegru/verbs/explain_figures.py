@@ -15,7 +15,8 @@ from kinegru.recognition.attribution import METHODS
 from kinegru.recognition.explain import Explanation, Scale
 from kinegru.recognition.heat import LOWERS, RAISES, Placement, heated, masked
 from kinegru.video.overlay import caption
-from kinegru.video.reader import frames_at, iter_frames
+from kinegru.video.pacing import Pacer, Picture, Recording
+from kinegru.video.reader import frames_at
 from kinegru.video.transforms import Preprocessing
 
 if TYPE_CHECKING:
@@ -29,18 +30,32 @@ TILE = 1.25  # inches wide, or high where a frame is taller than wide
 
 
 def overlay(found: Explanation, preprocessing: Preprocessing, scale: Scale, track: Track) -> Iterator[Image]:
-    """Every frame of the file under its heat, with the label, the score so far and the time, uint8 (H, W, 3)."""
+    """The frames of the file under their heat, with the label, the score so far and the time, uint8 (H, W, 3).
+
+    They come at the file's nominal rate, a frame that is shown for long several times: time runs as in the file.
+    """
     heat, score = found.heat(scale), found.over_time
     placement: Placement | None = None
-    for number, image in enumerate(iter_frames(found.source)):
+    for tick, number, image in _evenly(found):
         if placement is None:
             placement = Placement(preprocessing, image.shape[0], image.shape[1], heat.shape[1:], found.heat_grid)
         text, drawn = "not looked at", image
         if found.saw(number):
             text = f"{found.label} {found.at(number, score):.0%}"
             drawn = heated(image, placement(found.at(number, heat)), placement.seen)
-        yield caption(drawn, text, clock(number / found.fps))
-        track(number + 1, max(found.length, number + 1))
+        yield caption(drawn, text, clock(tick / found.fps))
+        track(min(number + 1, found.length), found.length)
+
+
+def _evenly(found: Explanation) -> Iterator[tuple[int, int, Image]]:
+    """Number in an even rate, number in the file, and picture."""
+    pacer: Pacer[tuple[int, Picture]] = Pacer(found.fps, 1 / found.fps, longest_gap=float("inf"))
+    with Recording(found.source) as recording:
+        for number, (seconds, picture) in enumerate(recording.timed()):
+            for tick, _, (shown, at) in pacer.push(seconds, (number, picture)):
+                yield tick, shown, at.image
+        for tick, _, (shown, at) in pacer.finish():
+            yield tick, shown, at.image
 
 
 def sheet(found: Explanation, preprocessing: Preprocessing, scale: Scale) -> Figure:
@@ -113,7 +128,7 @@ def over_time(found: Explanation) -> Figure:
         by_name["heat"].set_ylim(0, 1.05)
         if "masks" in by_name:
             curves = []
-            seconds = found.numbers / found.fps
+            seconds = found.seconds(found.numbers)
             if look.spatial is not None:
                 curves.append(("spatio-temporal (STE)", np.abs(look.spatial).mean(axis=(1, 2)), BLUE))
             if look.channels is not None:
@@ -131,7 +146,7 @@ def over_time(found: Explanation) -> Figure:
             by_name["gates"].set_ylim(0, max(1.0, 1.05 * float(gates.change.max())))
             titled(by_name["gates"], "The ConvGRU's gates", "means over the state")
         for name, axis in by_name.items():
-            axis.set_xlim(0, max(found.length / found.fps, 1e-3))
+            axis.set_xlim(0, found.stamps[-1] + 1 / found.fps)
             if name == panels[-1]:
                 axis.set_xlabel("seconds")
         _deletion(axes[-1], found)

@@ -15,8 +15,8 @@ from kinegru.data.splits import hold_out, make_split
 from kinegru.errors import DataError, KineGRUError, UsageError, VideoError
 from kinegru.models.modelfile import resolve
 from kinegru.recognition.engines import Engine, TorchEngine
-from kinegru.recognition.export import INT8, Format, export_model, require_packages
-from kinegru.recognition.exported import export_folder
+from kinegru.recognition.export import INT8, Format, export_model, require_form, require_packages
+from kinegru.recognition.exported import ENDINGS, MANIFEST, export_folder
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.video.container import shown
 from kinegru.video.loading import load_clip, load_windows
@@ -97,7 +97,9 @@ def export(
     require_packages(format)
     path = resolve(model)
     recognizer = Recognizer.load(path, "cpu", "torch")
+    require_form(recognizer, path, format)
     folder = Path(out) if out else export_folder(path, format)
+    _check_folder(folder)
     check: Callable[[Engine], dict[str, Any]] | None = None
     costs: list[Cost] = []
     if data is None:
@@ -114,6 +116,16 @@ def export(
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     differences = manifest["differences"]
     return Exported(folder, format, list(manifest["graphs"]), round(size, 1), differences, *costs)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UsageError for a folder that holds more than an export: an export takes the place of all that is there."""
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    written = {name for name in names if Path(name).suffix in (*ENDINGS.values(), ".bin")} | {MANIFEST}
+    if not folder.is_dir() or (names and not (MANIFEST in names and names <= written)):
+        raise UsageError(f"{folder}: is there and no export; name a folder that is new or empty with --out")
 
 
 def show(result: Exported) -> None:

@@ -102,8 +102,8 @@ def live(
     if seconds is not None and not 0 < seconds < float("inf"):
         raise UsageError(f"--seconds is {seconds}: give a number above 0")
     found = find(source, raw, raw_fps, options)
-    if found.kind == "pipe" and sys.stdin.isatty():
-        raise UsageError("stdin is a terminal: pipe a container or raw frames into it")
+    if found.kind == "pipe" and (sys.stdin is None or sys.stdin.isatty()):
+        raise UsageError("stdin is closed or a terminal: pipe a container or raw frames into it")
     recognizer = Recognizer.load(model, device, engine)
     watched = Live(
         recognizer, found, fps=fps, window=None if window == "none" else "clip" if window is None else window,

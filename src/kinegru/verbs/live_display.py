@@ -16,7 +16,6 @@ from rich.text import Text
 
 from kinegru.console import SECONDS_BETWEEN_LINES, console, say
 from kinegru.recognition.live import Live, Seen
-from kinegru.recognition.timeline import UNKNOWN_LABEL
 from kinegru.video.container import shown
 
 SECONDS_BETWEEN_BLOCKS = 0.1
@@ -100,7 +99,7 @@ class Display:
         if live.capture.trouble is not None:
             return Text(live.capture.trouble, style="bold yellow", no_wrap=True, overflow="ellipsis")
         if seen is not None:
-            unknown = seen.label == UNKNOWN_LABEL
+            unknown = not seen.known
             headline = Text(shown(seen.label), style="bold yellow" if unknown else "bold green")
             return headline if unknown else headline.append(f"  {seen.score:.0%}", style="not bold")
         if live.capture.source_rate is None:

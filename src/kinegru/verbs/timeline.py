@@ -18,7 +18,7 @@ from kinegru.models.modelfile import resolve
 from kinegru.recognition.engines import EngineName
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.recording import Scanned, digest, scan
-from kinegru.recognition.timeline import UNKNOWN_LABEL, Rules, Segment, make_segments
+from kinegru.recognition.timeline import Rules, Segment, make_segments
 from kinegru.video.container import shown
 from kinegru.video.overlay import caption
 from kinegru.video.pacing import Recording
@@ -132,7 +132,7 @@ def show(result: Timeline) -> None:
     for title, justify in (("from", "right"), ("to", "right"), ("label", "left"), ("score", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
     for segment in result.segments:
-        style = "dim" if segment.label == UNKNOWN_LABEL else "bold"
+        style = "bold" if segment.known else "dim"
         times = (clock(segment.start), clock(segment.end))
         table.add_row(*times, Text(segment.label, style=style), f"{segment.score:.1%}")
     console = Console(width=None if sys.stdout.isatty() else 10_000)
@@ -143,14 +143,14 @@ def show(result: Timeline) -> None:
 def subtitles(segments: Sequence[Segment]) -> str:
     """The named segments as SubRip text.
 
-    >>> print(subtitles([Segment("walk", 0.0, 61.25, 0.93), Segment("unknown", 61.25, 70.0, 0.3)]), end="")
+    >>> print(subtitles([Segment("walk", 0.0, 61.25, 0.93), Segment("unknown", 61.25, 70.0, 0.3, known=False)]), end="")
     1
     00:00:00,000 --> 00:01:01,250
     walk 93 %
     """
     entries: list[str] = []
     for segment in segments:
-        if segment.label != UNKNOWN_LABEL:
+        if segment.known:
             text = " ".join(segment.label.split())  # an empty line would end the entry
             times = f"{_srt(segment.start)} --> {_srt(segment.end)}"
             entries.append(f"{len(entries) + 1}\n{times}\n{text} {100 * segment.score:.0f} %\n")
@@ -176,6 +176,8 @@ def _beside(prefix: Path, ending: str) -> Path:
 def _check_video(video: str, recording: str) -> None:
     if not video.lower().endswith(VIDEO_ENDINGS):
         raise UsageError(f"--video {shown(video)}: give a name that ends in one of {', '.join(VIDEO_ENDINGS)}")
+    if Path(video).is_dir():
+        raise UsageError(f"--video {shown(video)}: is a folder; give the name of a file")
     if Path(video).exists() and Path(recording).exists() and Path(video).samefile(recording):
         raise UsageError(f"--video {shown(video)}: is the recording itself; give another name")
 
@@ -219,7 +221,7 @@ def _drawn(recording: str, segments: Sequence[Segment], track: Any) -> Iterator[
             while at + 1 < len(segments) and segments[at].end <= time:
                 at += 1
             segment = segments[at]
-            score = "" if segment.label == UNKNOWN_LABEL else f" {segment.score:.0%}"
+            score = f" {segment.score:.0%}" if segment.known else ""
             yield caption(frame.image, segment.label + score, clock(time))
             track(int(time), max(int(segments[-1].end), int(time) + 1))
 

@@ -127,7 +127,7 @@ class Capture:
                     self._play(feed)
                 if self._stop.is_set():
                     return
-                if not self.source.comes_back or not feed.damage:
+                if not self.source.comes_back or feed.expected or not feed.damage:  # a file would begin again
                     self.damage = feed.damage
                     return
                 self._lose(feed.damage)

@@ -37,7 +37,7 @@ def caption(image: NDArray[np.uint8], left: str, right: str = "") -> NDArray[np.
     pen = ImageDraw.Draw(strip)
     margin = max(1, band // 5)
     left, right = (" ".join(text.split()) for text in (left, right))
-    size = band - 2 * margin
+    size = max(1, band - 2 * margin)
     wanted = _width(left, size) + _width(right, size) + 2 * margin + (size if left and right else 0)
     size = max(5, min(size, int(size * width / max(1, wanted))))
     for text, place, anchor in ((left, margin, "lm"), (right, width - margin, "rm")):

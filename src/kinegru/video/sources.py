@@ -32,6 +32,7 @@ from kinegru.video.container import ONE_THREAD, TEXT_ART, Matrix, decode_threads
 from kinegru.video.pacing import Clock, Picture, Recording, nominal_rate, stamp
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "srt")
+SECRET = re.compile(r"(?i)\b((?:pass|passwd|password|pwd|token|key|auth)=)[^&#]*")  # in an address's query
 NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 HOPELESS = (  # what another try will not mend
     av.error.HTTPClientError, av.error.InvalidDataError, av.error.LookupError, av.error.ArgumentError,
@@ -157,6 +158,7 @@ class Feed:
 
     def _packets(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
+        came = False
         while True:
             try:
                 packet = next(packets, None)
@@ -170,6 +172,10 @@ class Feed:
                 break
             if packet.size and not packet.is_corrupt:
                 yield packet
+                came = True
+            elif packet.is_corrupt and came and self.source.kind == "pipe":
+                raw = "; is --raw right?" if self.source.format == "rawvideo" else ""
+                self.damage = f"it breaks off in the middle of a frame{raw}"
         if self.source.comes_back and not self.expected:
             self.damage = "the other side ended it"
         yield None  # what the decoder holds back
@@ -280,7 +286,8 @@ def _without_password(address: str) -> str:
     except ValueError:
         password = None
     user, _, host = address.rpartition("@")
-    return shown(f"{user[: -len(password)]}***@{host}" if password and user.endswith(password) else address)
+    plain = f"{user[: -len(password)]}***@{host}" if password and user.endswith(password) else address
+    return shown(SECRET.sub(r"\1***", plain))
 
 
 def _unknown_pipe(source: Source) -> str:
