@@ -48,6 +48,21 @@ def test_same_seed_same_files_and_processes_change_nothing(dataset: Path, tmp_pa
     assert not np.array_equal(other, same)
 
 
+@pytest.mark.parametrize("action", ["wave", "sit-down"])
+def test_in_a_calm_room_nothing_moves_but_the_person(action: str) -> None:
+    """Seen at the picture's edges, where the person is not; the sensor's noise stays."""
+    quiet, busy = (
+        np.stack(list(render_clip(action, 0, 0, size=(96, 72), calm=calm))).astype(float) for calm in (True, False)
+    )
+
+    def motion(frames: np.ndarray) -> float:
+        edges = np.concatenate([frames[:, :, :12], frames[:, :, -12:]], axis=2)
+        return float(np.abs(edges[-8:].mean(axis=0) - edges[:8].mean(axis=0)).mean())
+
+    assert motion(quiet) < 3 and motion(busy) > 2 * motion(quiet)
+    assert np.abs(quiet[-8:].mean(axis=0) - quiet[:8].mean(axis=0))[:, 12:-12].mean() > motion(quiet)
+
+
 def test_an_interrupted_set_is_completed_and_a_whole_one_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "set"
     settings = {"people": 1, "clips_per_action": 1, "size": (32, 24), "workers": 1}

@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "frames": 8,
     "size": 64,
     "batch": 8,
-    "epochs": 20,
+    "epochs": 40,
     "learning_rate": 3e-3,
     "schedule": "cosine",
     "views": 0,
@@ -68,7 +68,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
     if data is None:
         folder = run.parent / "demo-clips"
         with progress_bar("drawing clips") as track:
-            write_dataset(folder, people=PEOPLE, progress=track)
+            write_dataset(folder, people=PEOPLE, calm=True, progress=track)
         data, pattern = str(folder), PERSON
     settings = TrainSettings(**SETTINGS | {"epochs": epochs})
     if (finished := finished_run(run)) is not None:

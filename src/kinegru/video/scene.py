@@ -28,8 +28,10 @@ class Camera:
     zoom: NDArray[np.float64]
 
 
-def follow(path: NDArray[np.float64], room: float, fps: float, rng: np.random.Generator) -> Camera:
+def follow(path: NDArray[np.float64], room: float, fps: float, rng: np.random.Generator, calm: bool = False) -> Camera:
     """A camera that follows a person at `path` (T,) metres loosely, but never lets them get `room` metres off centre.
+
+    A `calm` one is on a stand, and turns no further than it must.
 
     >>> camera = follow(np.linspace(-3, 3, 50), 1.0, 25.0, np.random.default_rng(0))
     >>> bool(np.abs(np.linspace(-3, 3, 50) - camera.x).max() < 1.5)
@@ -37,7 +39,11 @@ def follow(path: NDArray[np.float64], room: float, fps: float, rng: np.random.Ge
     """
     time = np.arange(len(path)) / fps
     extent = np.abs(path - path.mean()).max() + 1e-9
-    tracking = max(rng.uniform(0.15, 1.0), 1 - 0.75 * room / extent)
+    least = 1 - 0.75 * room / extent
+    if calm:
+        still = np.zeros(len(path))
+        return Camera(path.mean() + max(0.0, least) * (path - path.mean()), still, still + 1)
+    tracking = max(rng.uniform(0.15, 1.0), least)
     drift = rng.uniform(-0.2, 0.2) * room
 
     def wander(size: float) -> NDArray[np.float64]:
@@ -58,19 +64,20 @@ class Room:
     """Wall, floor and pictures as one texture, and the clutter in front of it, seen through `view(frame number)`.
 
     `width` and `height` are the picture's, `scale` pixels a metre in it, `horizon` metres from the ground to its
-    centre.
+    centre. In a `calm` room nothing moves but the person.
     """
 
     def __init__(
-        self, width: int, height: int, scale: float, horizon: float, camera: Camera, rng: np.random.Generator
-    ) -> None:
+        self, width: int, height: int, scale: float, horizon: float, camera: Camera, rng: np.random.Generator,
+        calm: bool = False,
+    ) -> None:  # fmt: skip
         self.width, self.height, self.camera = width * OVER, height * OVER, camera
         self.scale, self.horizon = scale * OVER, horizon
         margin = 0.62 * self.width / self.scale / camera.zoom.min()
         self.left, self.right = camera.x.min() - margin, camera.x.max() + margin
         self.top = horizon + 0.62 * self.height / self.scale / camera.zoom.min() + camera.y.max()
         self.wall = self._texture(rng)
-        self.things = [self._thing(rng) for _ in range(rng.integers(2, 5))]
+        self.things = [] if calm else [self._thing(rng) for _ in range(rng.integers(2, 5))]
         self.stool = tuple(int(v) for v in rng.uniform(40, 190, 3))
 
     def view(self, number: int) -> tuple[Image.Image, Callable[[float, float], tuple[float, float]], float]:

@@ -2,7 +2,7 @@
 
 * Made to be learnt from, not to be guessed: people differ in proportions, clothes, light, speed and style; the room,
   the moving clutter, the camera, the viewing direction and the noise differ from clip to clip and know nothing of the
-  action.
+  action. In a `calm` set, for short demonstrations, the camera stands still and nothing moves but the person.
 * `sit-down` and `stand-up` are the same movement in opposite directions: only the order of the frames tells them apart.
 * The same seed gives the same clips; each clip has its own random numbers. Files appear whole, a second run reuses
   them, an interrupted one is completed.
@@ -47,6 +47,7 @@ def write_dataset(
     seed: int = 0,
     size: tuple[int, int] = (160, 120),
     fps: float = 25.0,
+    calm: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
@@ -62,7 +63,10 @@ def write_dataset(
     ['set/jump/p01_jump_1.mp4', 'set/run/p01_run_1.mp4']
     """
     folder = Path(folder)
-    settings = {"people": people, "clips_per_action": clips_per_action, "seed": seed, "size": list(size), "fps": fps}
+    settings = {
+        "people": people, "clips_per_action": clips_per_action, "seed": seed, "size": list(size), "fps": fps,
+        "calm": calm,
+    }  # fmt: skip
     _claim(folder, settings)
     paths = [job[0] for job in _jobs(folder, settings)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -81,8 +85,9 @@ def write_dataset(
 
 
 def render_clip(
-    action: str, person: int, number: int, seed: int = 0, size: tuple[int, int] = (160, 120), fps: float = 25.0
-) -> Iterator[NDArray[np.uint8]]:
+    action: str, person: int, number: int, seed: int = 0, size: tuple[int, int] = (160, 120), fps: float = 25.0,
+    calm: bool = False,
+) -> Iterator[NDArray[np.uint8]]:  # fmt: skip
     """The frames of one clip, uint8 (H, W, 3) RGB, before encoding; a function of its arguments alone.
 
     >>> next(render_clip("walk", person=0, number=0, size=(80, 60))).shape
@@ -100,8 +105,8 @@ def render_clip(
     bodies = [skeleton(who, motion.pose(i / fps)) for i in range(count)]
     turn = np.cos(np.radians(yaw))
     centres = np.array([body["pelvis"][0] * turn for body in bodies])
-    camera = follow(centres, 0.5 * width / scale - 0.55, fps, rng)
-    room = Room(width, height, scale, who.height * rng.uniform(0.57, 0.65), camera, rng)
+    camera = follow(centres, 0.5 * width / scale - 0.55, fps, rng, calm)
+    room = Room(width, height, scale, who.height * rng.uniform(0.57, 0.65), camera, rng, calm)
     sensor = Sensor(width, height, who.light, rng)
     seat = who.height * who.legs * 0.49  # below the pelvis of a seated person
     stool = -seat * 1.04 * turn if action in ("sit-down", "stand-up") else rng.uniform(room.left, room.right)
@@ -172,8 +177,9 @@ def _write_share(folder: Path, settings: dict[str, Any], part: int, parts: int, 
     """Write every `parts`-th clip that is not there yet."""
     for path, action, person, number in _jobs(folder, settings)[part::parts]:
         if not path.exists():
-            frames = render_clip(action, person, number, settings["seed"], tuple(settings["size"]), settings["fps"])
-            write_video(path, frames, settings["fps"], options=FAST)
+            seed, size, fps = settings["seed"], tuple(settings["size"]), settings["fps"]
+            frames = render_clip(action, person, number, seed, size, fps, settings["calm"])
+            write_video(path, frames, fps, options=FAST)
             report()
 
 
@@ -216,6 +222,7 @@ def _main() -> None:
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--clips-per-action", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--calm", action="store_true", help="nothing moves but the person")
     parser.add_argument("--sheet", type=Path, help="write an overview of one clip an action to this PNG")
     parser.add_argument("--share", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -224,7 +231,8 @@ def _main() -> None:
         settings = json.loads((arguments.folder / MARKER).read_text())
         _write_share(arguments.folder, settings, part, parts, lambda: None)
         return
-    paths = write_dataset(arguments.folder, arguments.people, arguments.clips_per_action, arguments.seed)
+    a = arguments
+    paths = write_dataset(a.folder, a.people, a.clips_per_action, a.seed, calm=a.calm)
     print(f"{len(paths)} clips in {arguments.folder}")
     if arguments.sheet:
         chosen = paths[:: arguments.clips_per_action][: 2 * len(ACTIONS)]
