@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,23 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     broken = folder / "walk" / "broken.mp4"
     broken.write_bytes(b"no video at all")
     return [*found, Clip(broken, "walk")]
+
+
+class Signalled(ClipDataset):
+    """All processes get a signal while it reads, as from a terminal, `timeout`, systemd or a cluster."""
+
+    number = signal.SIGINT
+
+    def __getitem__(self, key):
+        os.kill(os.getpid(), self.number)
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_processes_that_decode_leave_a_stop_to_the_training(clips: list[Clip], number: int) -> None:
+    dataset = Signalled(clips[:3], ["run", "walk"], PREPROCESSING)
+    dataset.number = number
+    assert [len(batch.inputs) for batch in load_batches(dataset, [[0, 1], [2]], 2)] == [2, 1]
 
 
 def test_view_0_is_the_plain_clip_that_evaluation_sees(clips: list[Clip]) -> None:

@@ -168,4 +168,6 @@ def load_batches(
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C, and SIGTERM where it is sent to all processes: the parent saves its state, then its workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
