@@ -62,3 +62,11 @@ def test_test_sets_of_different_sizes_are_named_one_by_one():
 def test_no_seed_is_no_row():
     with pytest.raises(DataError):
         score_row({})
+
+
+def test_a_clip_that_several_folds_test_counts_once_for_the_interval():
+    once = random_table(0)
+    twice = Predictions.concatenate([once, once], folds=["official:1", "official:2"])
+    row, alone = score_row({0: twice}), score_row({0: once})
+    assert (row.clips, row.top1) == (80, alone.top1)
+    assert (row.wilson.low, row.wilson.high) == pytest.approx((alone.wilson.low, alone.wilson.high))
