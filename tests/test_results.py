@@ -12,7 +12,11 @@ import pytest
 from kinegru.evaluation.predictions import Predictions
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-KEPT = ("fights/table2", "fights/table4", "weizmann/table2")  # tables of the runs beside them; the others' runs were not kept
+KEPT = (
+    "fights/table2",
+    "fights/table4",
+    "weizmann/table2",
+)  # tables of the runs beside them; the others' runs were not kept
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fake_runs import PATTERN, write_empty_clips, write_job
 from kinegru.data.catalog import load_catalog
 from kinegru.reproduction.plan import IDENTITY, Job, Protocol, data_digest, plan_jobs, plan_row
 from kinegru.reproduction.rows import TABLES
+from kinegru.reproduction.runner import read_predictions
 from kinegru.training.settings import TrainSettings
 
 ROW = TABLES["table4"].rows[0]
@@ -43,6 +45,15 @@ def test_a_job_is_new_begun_finished(data):
     assert job.state() == "begun" and not job.finished_folds()
     finish(data)
     assert job.state() == "finished" and len(job.finished_folds()) == 3
+
+
+def test_the_pooled_result_alone_keeps_a_job_finished(data):
+    job = finish(data)
+    for fold in job.folds:
+        shutil.rmtree(job.fold_folder(fold))
+    again = job_of(data)
+    assert again.state() == "finished" and len(again.finished_folds()) == 3
+    assert read_predictions(again) is not None
 
 
 @pytest.mark.parametrize(

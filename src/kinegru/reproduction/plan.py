@@ -95,6 +95,9 @@ class Job:
         return self.folder if len(self.folds) == 1 else self.folder / re.sub(r"[^\w.-]+", "-", fold.name)
 
     def finished_folds(self) -> list[Split]:
+        """All of a finished job, also where only its pooled result was kept."""
+        if (self.folder / "metrics.json").exists():
+            return list(self.folds)
         return [fold for fold in self.folds if (self.fold_folder(fold) / "metrics.json").exists()]
 
     def state(self) -> State:
