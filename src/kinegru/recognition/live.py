@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,8 +21,9 @@ from kinegru.errors import UsageError
 from kinegru.recognition.timeline import UNKNOWN, UNKNOWN_LABEL, decide, tempered
 from kinegru.video.capture import Capture, Pace, Taken
 from kinegru.video.pacing import Picture
-from kinegru.video.recorder import ENDINGS, Recorder
+from kinegru.video.recorder import Recorder
 from kinegru.video.sources import Source, find
+from kinegru.video.writer import require_video_name
 
 if TYPE_CHECKING:
     from kinegru.recognition.recognizer import Recognizer
@@ -128,7 +128,11 @@ class Live:
         _check(fps, threshold, margin, retries, timeout)
         self.recognizer, self.threshold, self.margin = recognizer, threshold, margin
         self.stream = recognizer.stream(window, stride)
-        self.recorder = Recorder(_video(record, self.source), wait=pace == "asap") if record is not None else None
+        self.recorder: Recorder | None = None
+        if record is not None:
+            read = self.source.url if self.source.kind == "file" else None
+            require_video_name("--record", os.fspath(record), read, "source")
+            self.recorder = Recorder(os.fspath(record), wait=pace == "asap")
         each = self._record if self.recorder is not None else None
         self.capture = Capture(self.source, fps or recognizer.frame_rate, pace, retries, timeout, each)
         self.frames = self.predictions = 0
@@ -219,8 +223,8 @@ class Live:
             label, score = self._decide(scores)
             assert self.capture.rate is not None
             at = (taken.number + tick + 0.5) / self.capture.rate
-            late, known = time.monotonic() - taken.captured, self._class != UNKNOWN
-            found.append(Seen(at, label, score, self.stream.labels, scores, late, known))
+            late = time.monotonic() - taken.captured
+            found.append(Seen(at, label, score, self.stream.labels, scores, late, known=self._class != UNKNOWN))
         return found
 
     def _decide(self, scores: np.ndarray) -> tuple[str, float]:
@@ -251,15 +255,3 @@ def _check(fps: float | None, threshold: float, margin: float, retries: int, tim
         raise UsageError(f"--retries is {retries}: give a number of tries, or -1 for any number")
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout is {timeout}: give a number of seconds above 0")
-
-
-def _video(record: str | os.PathLike[str], source: Source) -> str:
-    name = os.fspath(record)
-    if not name.lower().endswith(ENDINGS):
-        raise UsageError(f"--record {name}: give a name that ends in one of {', '.join(ENDINGS)}")
-    if Path(name).is_dir():
-        raise UsageError(f"--record {name}: is a folder; give the name of a file")
-    both = source.kind == "file" and Path(name).exists() and Path(source.url).exists()
-    if both and Path(name).samefile(source.url):
-        raise UsageError(f"--record {name}: is the source itself; give another name")
-    return name

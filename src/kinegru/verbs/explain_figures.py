@@ -15,7 +15,7 @@ from kinegru.recognition.attribution import METHODS
 from kinegru.recognition.explain import Explanation, Scale
 from kinegru.recognition.heat import LOWERS, RAISES, Placement, heated, masked
 from kinegru.video.overlay import caption
-from kinegru.video.pacing import Pacer, Picture, Recording
+from kinegru.video.pacing import Recording
 from kinegru.video.reader import frames_at
 from kinegru.video.transforms import Preprocessing
 
@@ -36,26 +36,17 @@ def overlay(found: Explanation, preprocessing: Preprocessing, scale: Scale, trac
     """
     heat, score = found.heat(scale), found.over_time
     placement: Placement | None = None
-    for tick, number, image in _evenly(found):
-        if placement is None:
-            placement = Placement(preprocessing, image.shape[0], image.shape[1], heat.shape[1:], found.heat_grid)
-        text, drawn = "not looked at", image
-        if found.saw(number):
-            text = f"{found.label} {found.at(number, score):.0%}"
-            drawn = heated(image, placement(found.at(number, heat)), placement.seen)
-        yield caption(drawn, text, clock(tick / found.fps))
-        track(min(number + 1, found.length), found.length)
-
-
-def _evenly(found: Explanation) -> Iterator[tuple[int, int, Image]]:
-    """Number in an even rate, number in the file, and picture."""
-    pacer: Pacer[tuple[int, Picture]] = Pacer(found.fps, 1 / found.fps, longest_gap=float("inf"))
     with Recording(found.source) as recording:
-        for number, (seconds, picture) in enumerate(recording.timed()):
-            for tick, _, (shown, at) in pacer.push(seconds, (number, picture)):
-                yield tick, shown, at.image
-        for tick, _, (shown, at) in pacer.finish():
-            yield tick, shown, at.image
+        for frame in recording.frames(longest_gap=float("inf")):
+            image, place = frame.image, frame.place
+            if placement is None:
+                placement = Placement(preprocessing, image.shape[0], image.shape[1], heat.shape[1:], found.heat_grid)
+            text, drawn = "not looked at", image
+            if found.saw(place):
+                text = f"{found.label} {found.at(place, score):.0%}"
+                drawn = heated(image, placement(found.at(place, heat)), placement.seen)
+            yield caption(drawn, text, clock(frame.number / found.fps))
+            track(min(place + 1, found.length), found.length)
 
 
 def sheet(found: Explanation, preprocessing: Preprocessing, scale: Scale) -> Figure:

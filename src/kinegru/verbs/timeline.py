@@ -22,9 +22,7 @@ from kinegru.recognition.timeline import Rules, Segment, make_segments
 from kinegru.video.container import shown
 from kinegru.video.overlay import caption
 from kinegru.video.pacing import Recording
-from kinegru.video.writer import write_video
-
-VIDEO_ENDINGS = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
+from kinegru.video.writer import require_video_name, write_video
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def timeline(
     if fps is not None and not 0 < fps < float("inf"):
         raise UsageError(f"--fps is {fps}: give a number of frames a second above 0")
     if video is not None:
-        _check_video(video, recording)
+        require_video_name("--video", video, recording, "recording")
     path = resolve(model)
     recognizer = Recognizer.load(path, device, engine)
     with Recording(recording):  # a file that cannot be read is refused before anything is written
@@ -171,15 +169,6 @@ def _prefix(out: str | None, recording: str) -> Path:
 
 def _beside(prefix: Path, ending: str) -> Path:
     return prefix.with_name(prefix.name + ending)
-
-
-def _check_video(video: str, recording: str) -> None:
-    if not video.lower().endswith(VIDEO_ENDINGS):
-        raise UsageError(f"--video {shown(video)}: give a name that ends in one of {', '.join(VIDEO_ENDINGS)}")
-    if Path(video).is_dir():
-        raise UsageError(f"--video {shown(video)}: is a folder; give the name of a file")
-    if Path(video).exists() and Path(recording).exists() and Path(video).samefile(recording):
-        raise UsageError(f"--video {shown(video)}: is the recording itself; give another name")
 
 
 def _result(

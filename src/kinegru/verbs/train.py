@@ -30,7 +30,7 @@ from kinegru.verbs.run import RunResult, finished_run, siblings_in_words, stored
 
 TrainFold = Callable[..., RunResult]  # of a split and its `run`
 Folds = Sequence[tuple[Split, Path]]  # each with its folder
-FREE_TO_CHANGE = {  # do not change what is learnt
+FREE_TO_CHANGE = {  # do not change what is learnt (whether there is a cache does: its maps are rounded)
     "workers", "checkpoint_minutes", "tensorboard", "cache", "device", "max_bad_clips",
 }  # fmt: skip
 
@@ -116,9 +116,12 @@ def train(
 
 def _finished(catalog: Catalog, folds: Folds) -> dict[Path, RunResult]:
     """Folds of an earlier start that came to their end. Raises DataError where they were dealt other clips."""
-    found = {folder: result for _, folder in folds if (result := finished_run(folder)) is not None}
+    found: dict[Path, RunResult] = {}
     for split, folder in folds:
-        dealt = stored(folder)["context"].get("dealt") if folder in found else None
+        if (result := finished_run(folder)) is None:
+            continue
+        found[folder] = result
+        dealt = stored(folder)["context"].get("dealt")
         if dealt not in (digest_of_splits(catalog, [split]), None):
             raise DataError(
                 f"{folder}: was trained and tested on other clips than {split.name} gives now; "
@@ -203,7 +206,7 @@ def _held_settings(
         fields = {field.name for field in dataclasses.fields(TrainSettings)}
         changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
         held = TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
-        return held, {name: mine[name] if name in FREE_TO_CHANGE else theirs.get(name) for name in asked}
+        return held, {name: theirs.get(name) for name in asked}
     if _begun(run) and not overwrite:
         raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
     return settings, asked

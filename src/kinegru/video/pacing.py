@@ -50,12 +50,12 @@ class Picture:
 
 
 class PacedFrame:
-    """Frame `number` of the even rate. `cut` says that time has jumped since the one before."""
+    """Frame `number` of the even rate, frame `place` of the file. `cut`: time has jumped since the one before."""
 
-    __slots__ = ("_picture", "cut", "number")
+    __slots__ = ("_picture", "cut", "number", "place")
 
-    def __init__(self, number: int, cut: bool, picture: Picture) -> None:
-        self.number, self.cut, self._picture = number, cut, picture
+    def __init__(self, number: int, cut: bool, place: int, picture: Picture) -> None:
+        self.number, self.cut, self.place, self._picture = number, cut, place, picture
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -186,13 +186,13 @@ class Recording:
 
     def frames(self, rate: float | None = None, longest_gap: float = LONGEST_GAP) -> Iterator[PacedFrame]:
         """The frames at `rate` a second (by default the file's own); pauses above `longest_gap` seconds are cut."""
-        pacer: Pacer[Picture] = Pacer(self.rate if rate is None else rate, 1 / self.rate, longest_gap)
-        for time, picture in self.timed():
-            for number, cut, shown in pacer.push(time, picture):
-                yield PacedFrame(number, cut, shown)
+        pacer: Pacer[tuple[int, Picture]] = Pacer(self.rate if rate is None else rate, 1 / self.rate, longest_gap)
+        for place, (time, picture) in enumerate(self.timed()):
+            for number, cut, shown in pacer.push(time, (place, picture)):
+                yield PacedFrame(number, cut, *shown)
             self.duration = pacer.end
         for number, cut, shown in pacer.finish():
-            yield PacedFrame(number, cut, shown)
+            yield PacedFrame(number, cut, *shown)
 
     def timed(self) -> Iterator[tuple[float, Picture]]:
         """Every decoded frame and its time in seconds since the first, rising."""

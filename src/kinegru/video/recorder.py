@@ -19,7 +19,6 @@ from kinegru.video.overlay import caption
 from kinegru.video.pacing import Pacer, Picture
 from kinegru.video.writer import write_video
 
-ENDINGS = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
 WAITING = 8  # pictures
 
 

@@ -231,8 +231,9 @@ def _main() -> None:
         settings = json.loads((arguments.folder / MARKER).read_text())
         _write_share(arguments.folder, settings, part, parts, lambda: None)
         return
-    a = arguments
-    paths = write_dataset(a.folder, a.people, a.clips_per_action, a.seed, calm=a.calm)
+    paths = write_dataset(
+        arguments.folder, arguments.people, arguments.clips_per_action, arguments.seed, calm=arguments.calm
+    )
     print(f"{len(paths)} clips in {arguments.folder}")
     if arguments.sheet:
         chosen = paths[:: arguments.clips_per_action][: 2 * len(ACTIONS)]

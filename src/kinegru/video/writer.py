@@ -16,10 +16,26 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from kinegru.errors import VideoError
+from kinegru.errors import UsageError, VideoError
 from kinegru.files import atomic_write
+from kinegru.video.container import shown
 
+ENDINGS = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
 ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
+
+
+def require_video_name(option: str, name: str, source: str | None, what: str) -> None:
+    """Raise UsageError, before any work, where no video can be written at `name`, given as `option`.
+
+    `source` is the file that is read at the same time, if it is one; `what` is its name in the message.
+    """
+    given = f"{option} {shown(name)}"
+    if not name.lower().endswith(ENDINGS):
+        raise UsageError(f"{given}: give a name that ends in one of {', '.join(ENDINGS)}")
+    if Path(name).is_dir():
+        raise UsageError(f"{given}: is a folder; give the name of a file")
+    if source is not None and Path(name).exists() and Path(source).exists() and Path(name).samefile(source):
+        raise UsageError(f"{given}: is the {what} itself; give another name")
 
 
 def write_video(
