@@ -54,6 +54,16 @@ def test_one_fold_has_no_spread_over_folds_and_five_classes_no_top5():
     assert score_row({0: two}).top5 is None
 
 
+def test_the_mean_of_folds_weighs_each_fold_alike():
+    one, many = random_table(0, 10, folds=1), random_table(1, 30, folds=1)
+    table = Predictions.concatenate([one, many], folds=["official:1", "official:2"])
+    shares = [score_row({0: part}).top1 for part in (one, many)]
+    row = score_row({0: table})
+    assert row.fold_mean == pytest.approx(statistics.mean(shares))
+    assert abs(row.fold_mean - row.top1) > 0.01
+    assert score_row({0: one}).fold_mean is None
+
+
 def test_test_sets_of_different_sizes_are_named_one_by_one():
     words = score_row({0: random_table(0, 40), 1: random_table(1, 20)}).right_in_words()
     assert words.count(" of ") == 2 and words.endswith("of 20")

@@ -12,6 +12,7 @@ import pytest
 from fake_runs import PATTERN, write_empty_clips, write_job
 from scipy.stats import binomtest
 
+from kinegru.data.catalog import load_catalog
 from kinegru.reproduction.cost import CostBook, ModelCost
 from kinegru.reproduction.files import write_table
 from kinegru.reproduction.plan import Job, Protocol, plan_jobs, plan_row
@@ -197,3 +198,36 @@ def test_figures_9_to_11_are_drawn_from_the_runs(tmp_path):
     text = (tmp_path / "figures" / "figures.md").read_text()
     assert "Fig. 9 of the paper" in text and "the mean of 18 runs (9 folds × 2 seeds)" in text
     assert "63 clips, each with 2 seeds, 124 of 126 tests right" in text
+
+
+def test_a_table_over_the_official_splits_gives_their_mean(tmp_path):
+    names = [f"v_{action}_g{group:02d}_c01.avi" for action in ("Run", "Walk") for group in range(1, 7)]
+    tested = {1: ("g01",), 2: ("g02",), 3: ("g03", "g04", "g05")}  # splits of two, two and six clips
+    lists = tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Run\n2 Walk\n")
+    for name in names:
+        clip = tmp_path / "UCF-101" / name.split("_")[1] / name
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        clip.touch()
+    for number, groups in tested.items():
+        for side in ("train", "test"):
+            chosen = [n for n in names if (n.split("_")[2] in groups) == (side == "test")]
+            lines = [f"{n.split('_')[1]}/{n}" + f" {1 + ('Walk' in n)}" * (side == "train") for n in chosen]
+            (lists / f"{side}list{number:02d}.txt").write_text("\n".join(lines))
+    catalog = load_catalog(tmp_path / "UCF-101", lists=lists)
+    table = TABLES["table4"]
+    protocol = Protocol("UCF-101", "official", tmp_path / "out", TrainSettings(frames=8, size=64), lists=str(lists))
+    planned = [plan_row(row, protocol) for row in chosen_rows(table, ["xception_lstm"])]
+    jobs = plan_jobs(planned, [0], protocol, catalog)
+    write_job(jobs[0], catalog, lambda job, name: "_g02_" not in name and name != "Run/v_Run_g05_c01.avi")
+    rows, pairs = gather(table, planned, jobs, protocol, {}, Book(tmp_path / "none", 7), [0])
+    result = TableResult(table, protocol, (0,), rows, pairs, (), "UCF-101", catalog.kind, 12, "2026-01-01")
+    write_table(result, jobs, tmp_path / "table4")
+    mean = (1 + 0 + 5 / 6) / 3  # seven of ten clips, but 61.1 % of the splits
+    row = next(csv.DictReader((tmp_path / "table4" / "table4.csv").open()))
+    assert float(row["fold_mean"]) == pytest.approx(mean) and (row["right"], row["clips"]) == ("7", "10")
+    for name in ("table4.md", "table4.html"):
+        text = (tmp_path / "table4" / name).read_text()
+        assert "61.1" in text and "70.0" in text, name
+    assert "mean of splits" in (tmp_path / "table4" / "table4.md").read_text()

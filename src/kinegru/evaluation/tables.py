@@ -39,6 +39,7 @@ class RowScore:
     top1: float  # mean over seeds
     top1_spread: float | None  # standard deviation over seeds; None for one seed
     fold_spread: float | None  # standard deviation over folds, mean over seeds; None without folds
+    fold_mean: float | None  # mean of the folds' own top-1 and over seeds; None without folds
     folds: int  # of one seed
     top5: float | None  # mean over seeds; None where there are five classes or fewer
     wilson: Interval  # of the mean share, with the clips of one seed
@@ -85,6 +86,7 @@ def score_row(tables: Mapping[int, Predictions]) -> RowScore:
         top1=statistics.mean(seed.top1 for seed in seeds),
         top1_spread=statistics.stdev(seed.top1 for seed in seeds) if len(seeds) > 1 else None,
         fold_spread=statistics.mean(map(statistics.stdev, folds)) if folds else None,
+        fold_mean=statistics.mean(map(statistics.mean, folds)) if folds else None,
         folds=len(folds[0]) if folds else 1,
         top5=statistics.mean(seed.top5 for seed in seeds) if first.top5_of < len(first.classes) else None,
         wilson=wilson_interval(share * clips, clips),  # type: ignore[arg-type]  # means of counts

@@ -11,7 +11,15 @@ from markupsafe import Markup
 from kinegru import __version__
 from kinegru.console import duration
 from kinegru.evaluation.page import page_part, render
-from kinegru.reproduction.results import PairResult, RowResult, TableResult, in_interval, in_p, in_reported
+from kinegru.reproduction.results import (
+    PairResult,
+    RowResult,
+    TableResult,
+    in_fold_mean,
+    in_interval,
+    in_p,
+    in_reported,
+)
 from kinegru.reproduction.sheets import (
     comparison_words,
     failures_in_words,
@@ -57,6 +65,7 @@ def page(result: TableResult, figures: Sequence[PageFigure] = ()) -> str:
             {"anchor": f.anchor, "heading": f.heading, "svg": Markup(f.svg), "caption": f.caption} for f in figures
         ],
         accuracy_caption=f"In per cent. {_spread_in_words(result)}Wilson's interval for the clips of one seed.",
+        official=result.official,
         top5=any(row.score and row.score.top5 is not None for row in result.rows),
         rows=[_row(row, result) for row in result.rows],
         pairs=[_pair(pair) for pair in result.pairs],
@@ -77,6 +86,7 @@ def _row(row: RowResult, result: TableResult) -> dict[str, Any]:
         spread += "" if s.fold_spread is None else f" (± {100 * s.fold_spread:.1f})"
         score = {
             "top1": f"{100 * s.top1:.1f}", "top1_value": s.top1, "spread": spread.strip(), "low": s.wilson.low,
+            "fold_mean": in_fold_mean(s).removesuffix(" %"), "fold_mean_value": s.fold_mean or 0,
             "interval": in_interval(s).removesuffix(" %"), "right": s.right_in_words(),
             "right_value": s.seeds[0].right, "top5": "–" if s.top5 is None else f"{100 * s.top5:.1f}",
             "top5_value": s.top5 or 0,

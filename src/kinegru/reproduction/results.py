@@ -104,6 +104,11 @@ class TableResult:
         """The split of the rows, or all of them where rows have their own."""
         return " and ".join(dict.fromkeys(self.protocol.of(row.planned.row).split for row in self.rows))
 
+    @property
+    def official(self) -> bool:
+        """Whether the folds are the official splits: their mean accuracy is what publications on them give."""
+        return self.split == "official"
+
     def leak_in_points(self) -> str:
         """Of the table that compares splits: how much single clips at random add, with an interval; else nothing."""
         by_split = {row.planned.row.split: row.score for row in self.rows if row.score is not None}
@@ -199,12 +204,16 @@ def in_spread(score: RowScore) -> str:
     """Mean, and the spread over seeds and folds, in per cent.
 
     >>> from kinegru.evaluation.metrics import wilson_interval
-    >>> in_spread(RowScore((), 0.933, 0.011, 0.08, 9, None, wilson_interval(84, 90)))
+    >>> in_spread(RowScore((), 0.933, 0.011, 0.08, 0.932, 9, None, wilson_interval(84, 90)))
     '93.3 ± 1.1 % (folds ± 8.0)'
     """
     spread = "" if score.top1_spread is None else f" ± {100 * score.top1_spread:.1f}"
     folds = "" if score.fold_spread is None else f" (folds ± {100 * score.fold_spread:.1f})"
     return f"{100 * score.top1:.1f}{spread} %{folds}"
+
+
+def in_fold_mean(score: RowScore) -> str:
+    return "–" if score.fold_mean is None else f"{100 * score.fold_mean:.1f} %"
 
 
 def in_interval(score: RowScore) -> str:

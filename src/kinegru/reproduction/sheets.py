@@ -16,6 +16,7 @@ from kinegru.reproduction.results import (
     PairResult,
     RowResult,
     TableResult,
+    in_fold_mean,
     in_interval,
     in_reported,
     in_spread,
@@ -24,9 +25,9 @@ from kinegru.training.settings import TrainSettings
 
 ROW_COLUMNS = (
     "row", "name", "control", "paper_ucf101", "paper_hmdb51", "seeds", "right", "clips", "top1", "top1_spread",
-    "fold_spread", "folds", "wilson_low", "wilson_high", "top5", "parameters", "trained_parameters", "gmac_a_clip",
-    "seconds", "machine", "weights", "profile", "siblings", "before", "p_before", "p_before_groups", "notes", "failure",
-    "command",
+    "fold_spread", "fold_mean", "folds", "wilson_low", "wilson_high", "top5", "parameters", "trained_parameters",
+    "gmac_a_clip", "seconds", "machine", "weights", "profile", "siblings", "before", "p_before", "p_before_groups",
+    "notes", "failure", "command",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "first", "second", "seed", "clips", "first_only", "second_only", "p", "difference", "p_groups", "groups",
@@ -57,12 +58,12 @@ def pairs_csv(result: TableResult) -> str:
 def _row_cells(row: RowResult, pair: PairResult | None) -> list[Any]:
     s, c = row.score, row.cost
     settings = row.planned.settings
-    measured: list[Any] = [""] * 10
+    measured: list[Any] = [""] * 11
     if s is not None:
         measured = [
             _joined(seed.seed for seed in s.seeds), _joined(seed.right for seed in s.seeds),
-            _joined(seed.clips for seed in s.seeds), s.top1, _blank(s.top1_spread), _blank(s.fold_spread), s.folds,
-            s.wilson.low, s.wilson.high, _blank(s.top5),
+            _joined(seed.clips for seed in s.seeds), s.top1, _blank(s.top1_spread), _blank(s.fold_spread),
+            _blank(s.fold_mean), s.folds, s.wilson.low, s.wilson.high, _blank(s.top5),
         ]  # fmt: skip
     cost: list[Any] = ["", "", ""] if c is None else [c.parameters, c.trained_parameters, c.macs / 1e9]
     compared: list[Any] = ["", "", ""]
@@ -90,10 +91,13 @@ def markdown(result: TableResult, pictures: Sequence[tuple[str, str]] = ()) -> s
         "row", "paper UCF101, %", "paper HMDB51, %", "right", "top-1", "95 % interval", "top-5",
         "parameters, M (trained)", "GMAC a clip", "time a seed",
     ]  # fmt: skip
-    lines += [_line(header), _line(["---", "---", "---"] + ["---:"] * 7)]
-    lines += [_line(markdown_cells(row)) for row in result.rows]
+    if result.official:
+        header.insert(5, "mean of splits")
+    lines += [_line(header), _line(["---"] * 3 + ["---:"] * (len(header) - 3))]
+    lines += [_line(markdown_cells(row, result.official)) for row in result.rows]
     lines += [
-        _line([f"{one.row.name} (not run)", in_reported(None), in_reported(None), *["–"] * 7]) for one in result.not_run
+        _line([f"{one.row.name} (not run)", in_reported(None), in_reported(None), *["–"] * (len(header) - 3)])
+        for one in result.not_run
     ]
     for file, caption in pictures:
         lines += ["", f"![{caption}]({file})"] + (["", caption] if result.table.key == "figures" else [])
@@ -114,7 +118,7 @@ def markdown(result: TableResult, pictures: Sequence[tuple[str, str]] = ()) -> s
     return "\n".join(lines).rstrip() + "\n"
 
 
-def markdown_cells(row: RowResult) -> list[str]:
+def markdown_cells(row: RowResult, official: bool = False) -> list[str]:
     s, c = row.score, row.cost
     cells = [row.name, in_reported(row.reported.ucf101), in_reported(row.reported.hmdb51)]
     if s is None:
@@ -122,6 +126,8 @@ def markdown_cells(row: RowResult) -> list[str]:
     else:
         top5 = "–" if s.top5 is None else f"{100 * s.top5:.1f} %"
         cells += [s.right_in_words(), in_spread(s), in_interval(s), top5]
+    if official:
+        cells.insert(5, "–" if s is None else in_fold_mean(s))
     cells += ["–", "–"] if c is None else [millions(row), gmac(row)]
     return [*cells, "–" if row.seconds is None else duration(row.seconds)]
 
@@ -151,6 +157,10 @@ def protocol_words(result: TableResult) -> list[str]:
         f"{s.batch}, rate {s.learning_rate:g} ({s.schedule}), {s.views} views. In options: "
         f"`{shlex.join(settings_words(shared)) or 'none'}`.",
     ]
+    if result.official:
+        sentences.append(
+            "The mean of splits is the figure customary for this data; top-1 counts the clips of all splits' tests."
+        )
     siblings = {row.siblings for row in result.rows if row.score}
     if siblings == {0}:
         sentences.append("No test clip has a sibling (a clip of its group) in training.")
