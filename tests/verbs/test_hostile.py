@@ -242,7 +242,15 @@ def test_demo_goes_through_on_own_clips_with_unkind_names(kinegru, tmp_path, unk
     ran = kinegru("demo", data, "--epochs", "1")
     assert ran.status == 0, ran.err
     assert "open this report: " in ran.out
-    assert Path("runs/demo-own clips/report.html").exists()
+    report = Path("runs/demo-own clips/report.html")
+    written = report.stat().st_mtime_ns
+    again = kinegru("demo", data, "--epochs", "1")
+    assert again.status == 0 and "nothing is trained" in again.err and report.stat().st_mtime_ns == written
+    longer = kinegru("demo", data, "--epochs", "2")
+    assert longer.status == 2 and one_line(longer.err, "epochs 1, not 2")
+    other = write_small_set(tmp_path / "elsewhere" / "own clips", people=("dan", "eve", "fay"))
+    refused = kinegru("demo", other, "--epochs", "1")
+    assert refused.status == 1 and one_line(refused.err, "runs/demo-own clips", "other clips", "--out")
 
 
 # -- every verb ---------------------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kinegru.console import progress_bar, say
+from kinegru.console import progress_bar
 from kinegru.data.catalog import load_catalog
 from kinegru.evaluation.predictions import Predictions
 from kinegru.training.settings import TrainSettings
 from kinegru.verbs import predict as predict_verb
 from kinegru.verbs.predict import Predicted, predict
-from kinegru.verbs.run import finished_run
 from kinegru.verbs.train import TrainResult, train
 from kinegru.video.synthetic import write_dataset
 
@@ -60,7 +59,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
 
     Args:
         data: Your clips (a folder of class folders, or a CSV); by default a set of drawn figures is made.
-        out: Folder of the run; by default runs/demo. A finished run is not repeated.
+        out: Folder of the run; by default runs/demo, of your clips runs/demo-NAME-OF-DATA. A finished run is not repeated.
         epochs: Passes over the training clips.
     """
     run = Path(out) if out else Path("runs") / ("demo" if data is None else f"demo-{Path(data).resolve().stem}")
@@ -71,11 +70,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
             write_dataset(folder, people=PEOPLE, calm=True, progress=track)
         data, pattern = str(folder), PERSON
     settings = TrainSettings(**SETTINGS | {"epochs": epochs})
-    if (finished := finished_run(run)) is not None:
-        say(f"{run} holds the finished demo; delete it to run it anew")
-        trained = TrainResult(run, finished.metrics, [finished], finished.siblings)
-    else:
-        trained = train(data, out=str(run), group_pattern=pattern, resume=True, settings=settings)
+    trained = train(data, out=str(run), group_pattern=pattern, resume=True, settings=settings)
     catalog = load_catalog(data, pattern)
     tested = Predictions.read(run / "predictions.csv").clips[0]
     clip = next((clip for clip in catalog.clips if catalog.name(clip) == tested), catalog.clips[0])

@@ -99,11 +99,14 @@ def train(
     splits = make_splits(catalog, split, settings.seed)
     on_main_process(_open_run, run, {"data": data, **asked}, settings, resume)
     command = _command(data, run, split, asked)
+    train_fold = partial(train_split, catalog, settings=settings, command=command, resume=resume, report=report)
     if len(splits) == 1:
-        result = train_split(catalog, splits[0], settings, run, command, resume, report)
+        done = on_main_process(_finished, catalog, [(splits[0], run)]) if resume else {}
+        if done:
+            on_main_process(say, f"{run} holds the finished run: nothing is trained")
+        result = done.get(run) or train_fold(splits[0], run=run)
         return TrainResult(run, result.metrics, [result], result.siblings)
     folds = [(one, run / re.sub(r"[^\w.-]+", "-", one.name)) for one in splits]
-    train_fold = partial(train_split, catalog, settings=settings, command=command, resume=resume, report=report)
     finished = on_main_process(_finished, catalog, folds) if resume else {}
     if processes == 1:
         results = _in_turn(train_fold, folds, finished)
