@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,8 +133,8 @@ def test_every_option_changes_the_model_it_is_about(small):
         (lambda: create_model("zzz", 3), "there are sc_xception"),
         (lambda: create_model("tsn_xception", 3, hidden=4), "did you mean hidden_channels"),
         (lambda: create_model("tsn_xception", 3, zzz=4), "there are backbone"),
-        (lambda: create_model("tsn_xception", 3, temporal="rnn"), "convgru, lstm, gru or mean"),
-        (lambda: create_model("tsn_xception", 3, classifier="svm"), "mcam_aff, aff, add, mlp or linear"),
+        (lambda: create_model("tsn_xception", 3, temporal="rnn"), "convgru, lstm, gru, attention, mean"),
+        (lambda: create_model("tsn_xception", 3, classifier="svm"), "mcam_aff, aff, add, mlp, linear"),
         (lambda: create_model("tsn_xception", 3, differences=True), "takes no differences"),
         (lambda: create_model("tsn_xception", 3, dropout=1.0), "not in"),
         (lambda: create_model("tsn_xception", 3, width=0), "at least 1"),
@@ -147,10 +148,50 @@ def test_every_option_changes_the_model_it_is_about(small):
         (lambda: create_model("mobilenet_convgru_mcam_aff", 2, excitation="all"), "parallel, serial"),
         (lambda: create_model("mobilenet_convgru_mcam_aff", 2, readout="first"), "last, mean, max"),
         (lambda: create_model("mobilenet_convgru_mcam_aff", 2, variant="x"), "reset_after, reset_before"),
-        (lambda: create_model("mobilenet_convgru_mcam_aff", 2, classifier_on="x"), "maps or vectors"),
+        (lambda: create_model("mobilenet_convgru_mcam_aff", 2, classifier_on="x"), "maps, vectors"),
+        (lambda: create_model("xception_lstm", 2, variant="x"), "reset_after, reset_before"),  # which it does not use
+        (lambda: create_model("tsn_xception", 2, readout="x"), "last, mean, max"),
+        (lambda: create_model("tsn_xception", 2, update_bias_init=float("nan")), "finite"),
+        (lambda: create_model("two_stream", 2, flow_weight=float("inf")), "finite"),
+        (lambda: create_model("tsn_xception", 2, freeze_tail_bn="no"), "true, false, or a list"),
+        (lambda: create_model("tsn_xception", 2, freeze_tail_bn=["conv9"]), "'conv9', no module of legacy_xception"),
+        (lambda: create_model("tsn_xception", 2, tail_start="conv3", tail_end="block12"), "behind its end"),
+        (lambda: create_model("tsn_xception", 2, backbone="xception_small", pad_type="same"), "one padding"),
+        (lambda: create_model("tsn_xception", True), "at least one class, not True"),
     ],
 )
 def test_wrong_use_says_what_exists(call, message):
     with pytest.raises(UsageError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_the_number_of_classes_may_be_numpys():
+    small = {"backbone": "xception_small", "hidden_channels": 4, "width": 8}
+    assert create_model("sc_xception_convgru_mcam_aff", np.int64(3), **small).num_classes == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["sc_xception_convgru_mcam_aff", "xception_lstm", "stam"])
+def test_models_run_in_the_type_of_their_weights(name, dtype):
+    model = create_model(name, 3, backbone="xception_small", hidden_channels=8).eval()
+    frames = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(frames)
+        found = model.to(dtype)(frames.to(dtype))
+    assert found.dtype == dtype
+    assert torch.allclose(found.float(), expected, atol=0.05 if dtype == torch.bfloat16 else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8), "normalise them first"),
+        (torch.zeros(1, 0, 3, 64, 64), "T at least 1"),
+        (torch.zeros(2, 3, 64, 64), "expected"),
+    ],
+)
+def test_frames_of_another_kind_are_refused_with_the_reason(frames, message):
+    model = create_model("sc_xception_convgru_mcam_aff", 2, backbone="xception_small", hidden_channels=4, width=8)
+    with pytest.raises(ValueError, match=message):
+        model(frames)

@@ -370,6 +370,8 @@ def test_what_cannot_be_explained_is_told_in_one_line(tmp_path):
         explain(recognizer, example_clip(), "walk")
     with pytest.raises(UsageError, match="are a single cell; train with a larger --size"):
         explain(recognizer_of(small_model(), size=16), example_clip())
+    with pytest.raises(UsageError, match="--on is 'map': give one of auto, states, maps"):
+        explain(recognizer, example_clip(), on="map")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="has no ConvGRU"):
         explain(recognizer_of(small_model("xception_lstm")), example_clip(), on="states")
     (tmp_path / "text.mp4").write_text("no video")

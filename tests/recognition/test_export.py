@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_a_stream_runs_on_every_engine(form: str, window: int | None, exported: 
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
+def test_threads_that_share_a_recogniser_get_their_own_results(name: str, exported: Path) -> None:
+    engine = Recognizer.load(exported, "cpu", name).engine
+    images = torch.rand(3, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = [engine.trunk(image) for image in images]
+
+    def worst(number: int) -> float:
+        return max(float((engine.trunk(images[number]) - expected[number]).abs().max()) for _ in range(100))
+
+    with ThreadPoolExecutor(len(images)) as pool:
+        assert max(pool.map(worst, range(len(images)))) < 1e-4 < float((expected[0] - expected[1]).abs().max())
+
+
 def test_openvino_compiles_what_comes_often_for_its_shapes_and_no_more(exported: Path) -> None:
     runtime = ExportedEngine(export_folder(exported, "openvino")).runtime
     for length in range(1, FIXED + 3):
@@ -134,6 +148,19 @@ def test_auto_takes_an_exact_export_and_torch_where_there_is_none(exported: Path
     assert Recognizer.load(alone, engine="onnx-int8").engine.name == "onnx-int8"
     with pytest.raises(ModelFileError, match=r"kinegru export .* --format onnx"):
         Recognizer.load(alone, engine="onnx")
+    with pytest.raises(ModelFileError, match=r"kinegru export .* --format openvino-int8 --data CLIPS"):
+        Recognizer.load(alone, engine="openvino-int8")
+    with pytest.raises(UsageError, match="engine 'onxn' is unknown: give one of auto, torch, onnx"):
+        Recognizer.load(alone, engine="onxn")  # type: ignore[arg-type]
+
+
+def test_weights_of_a_later_model_file_are_never_taken_for_those_of_the_export(exported: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(exported, tmp_path / "model.safetensors"))
+    shutil.copytree(export_folder(exported, "onnx"), tmp_path / "model.onnx")
+    recognizer = Recognizer.load(path, "cpu", "onnx")
+    save_model(path, create_model("sc_xception_convgru_mcam_aff", 3, **SMALL), ["a", "b", "c"], {"size": 64})
+    with pytest.raises(ModelFileError, match="was written anew since it was opened"):
+        recognizer.model.eval()
 
 
 @pytest.mark.parametrize(("engine", "builds"), [("auto", False), ("onnx", False), ("torch", True)])
@@ -247,6 +274,12 @@ def test_windows_that_an_export_does_not_take_are_left_to_torch(tmp_path: Path, 
         assert words in caplog.text and (both[0].engine.name == "onnx") == (window == 8)
         ours, torchs = ([p.scores for f in frames_of(16) if (p := stream.step(f)) is not None] for stream in both)
         np.testing.assert_allclose(ours, torchs, atol=1e-5)
+
+
+def test_an_export_does_not_take_the_place_of_the_working_folder(exported: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is the working folder"):
+        export(str(exported), format="torch-export", out=".")
 
 
 @pytest.mark.parametrize("there", ["a folder of other things", "the run", "a file"])

@@ -210,12 +210,24 @@ def test_a_recording_that_cannot_be_written_ends_the_work(tmp_path):
         ({"margin": -0.1}, "--margin is -0.1"),
         ({"retries": -2}, "--retries is -2"),
         ({"timeout": 0.0}, "--timeout is 0.0"),
+        ({"pace": "asapp"}, "--pace is 'asapp': give one of auto, live, real, asap"),
+        ({"window": "none"}, "window is none"),
         ({"record": "out.txt"}, "give a name that ends in"),
     ],
 )
 def test_settings_out_of_range_are_wrong_use(noise, options, words):
     with pytest.raises(UsageError, match=words):
         Live(colours(), str(noise), **options)
+
+
+def test_a_source_may_be_a_path_or_a_cameras_number(noise):
+    assert Live(colours(), noise).source == Live(colours(), str(noise)).source
+    assert Live(colours(), 7).source == Live(colours(), "7").source
+
+
+def test_live_outside_its_block_says_so_and_does_not_hang(noise):
+    with pytest.raises(UsageError, match="with Live"):
+        next(iter(Live(colours(), noise)))
 
 
 def test_the_source_is_never_written_over(tmp_path):

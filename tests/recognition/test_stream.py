@@ -154,6 +154,82 @@ def test_impossible_windows_are_refused(window: int, stride: int) -> None:
         Stream(TorchEngine(small_model(), torch.device("cpu")), PREPROCESSING, LABELS, window, stride)
 
 
+@pytest.mark.parametrize("value", [2.5, "all", True])
+def test_a_window_is_a_whole_number_of_frames(value: object) -> None:
+    engine = TorchEngine(small_model(), torch.device("cpu"))
+    for window, stride in ((value, 1), (4, value)):
+        with pytest.raises(UsageError, match="give a number of frames"):
+            Stream(engine, PREPROCESSING, LABELS, window, stride)  # type: ignore[arg-type]
+
+
+WRONG_FRAMES = [
+    np.zeros((72, 96), np.uint8), np.zeros((72, 96, 4), np.uint8), np.zeros((3, 72, 96), np.uint8),
+    np.zeros((72, 96, 3), np.float32), np.zeros((0, 96, 3), np.uint8), torch.zeros(72, 96, 3, dtype=torch.uint8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_FRAMES, ids=lambda frame: f"{frame.dtype} {tuple(frame.shape)}")
+@pytest.mark.parametrize(("window", "stride", "place"), [(4, 1, 1), (4, 2, 4), (4, 6, 2), (2, 1, 0), (None, 1, 3)])
+def test_a_refused_frame_leaves_the_stream_as_it_was(wrong, window, stride, place) -> None:
+    model, frames = small_model(), example_frames(9)
+    engine = TorchEngine(model, torch.device("cpu"))
+    disturbed, calm = (Stream(engine, PREPROCESSING, LABELS, window, stride) for _ in range(2))
+    for number, frame in enumerate(frames):
+        if number == place:
+            with pytest.raises(UsageError, match="a frame must be a NumPy array, uint8"):
+                disturbed.step(wrong)
+        found, expected = disturbed.step(frame), calm.step(frame)
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert found.source == expected.source
+            np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_stream_that_fails_half_way_begins_anew() -> None:
+    class Failing(TorchEngine):
+        fails = False
+
+        def advance(self, parts, state=None):
+            if self.fails:
+                raise MemoryError
+            return super().advance(parts, state)
+
+    model, frames = small_model(), example_frames(8)
+    engine = Failing(model, torch.device("cpu"))
+    stream = Stream(engine, PREPROCESSING, LABELS, 4)
+    for frame in frames[:3]:
+        stream.step(frame)
+    engine.fails = True
+    with pytest.raises(MemoryError):
+        stream.step(frames[3])
+    engine.fails = False
+    found = [stream.step(frame) for frame in frames[4:]]
+    assert found[:3] == [None] * 3 and found[3] is not None
+    np.testing.assert_allclose(found[3].scores, scores_of_clip(model, frames[4:]), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["sc_xception_convgru_mcam_aff", "stc_resnet18"])
+def test_the_caller_may_fill_the_same_array_again(name: str) -> None:
+    torch.manual_seed(0)
+    model = small_model() if name.startswith("sc_") else create_model(name, len(LABELS)).eval()
+    frames = example_frames(5)
+    stream = Stream(TorchEngine(model, torch.device("cpu")), PREPROCESSING, LABELS, 4)
+    buffer = np.empty_like(frames[0])
+    for frame in frames:
+        buffer[:] = frame
+        found = stream.step(buffer)
+    np.testing.assert_allclose(found.scores, scores_of_clip(model, frames[1:]), atol=TOLERANCE)
+
+
+def test_a_window_of_frames_of_two_sizes_is_refused_where_it_is_run_anew() -> None:
+    stream = Stream(TorchEngine(create_model("stc_resnet18", 3).eval(), torch.device("cpu")), PREPROCESSING, LABELS, 4)
+    stream.step(np.zeros((72, 96, 3), np.uint8))
+    with pytest.raises(UsageError, match="were 96x72 and this one is 64x48: reset"):
+        stream.step(np.zeros((48, 64, 3), np.uint8))
+    stream.reset()
+    assert stream.step(np.zeros((48, 64, 3), np.uint8)) is None
+
+
 def test_stream_equals_offline_on_a_real_clip_at_full_size(shared: Path) -> None:
     """The paper's model, 299 pixels, with ImageNet weights, on every window of eight frames of a recording."""
     weights = shared / "weights" / "legacy_xception_imagenet_to_block12.safetensors"

@@ -95,7 +95,12 @@ class FrameEncoder(nn.Module):
         built = build_backbone(backbone, weights, pad_type, in_channels)
         chain, sizes = _chain(built)
         end = _tail_end(chain, tail_end, built)
-        start = min(_tail_start(chain, sizes, tail_start, built), end)
+        start = _tail_start(chain, sizes, tail_start, built)
+        if start >= end and tail_start not in ("auto", "none"):
+            raise UsageError(
+                f"the tail begins with {tail_start}, which lies behind its end: give an earlier tail_start"
+            )
+        start = min(start, end)
         names = list(chain)
         self.names = names[:end]
         self.trunk = _sequence(chain, names[:start])

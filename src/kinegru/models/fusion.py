@@ -85,6 +85,8 @@ class MCAM(nn.Module):
         super().__init__()
         if global_branch not in get_args(GlobalBranch):
             raise UsageError(f"global branch {global_branch!r} is unknown: give pooled_local or separate")
+        if any(k < 1 or k % 2 == 0 for k in kernels):
+            raise UsageError(f"kernels of MCAM are {tuple(kernels)}: give odd numbers")
         inner = max(1, channels // reduction)
         self.reduce = nn.Conv2d(channels, inner, 1)
         self.branches = nn.ModuleList(

@@ -48,11 +48,13 @@ class LoadedModel:
 class ModelFile:
     """What a model file holds, as in `LoadedModel`; its weights are read, and the model built, when it is asked for.
 
-    Raises ModelFileError as `load_model` does: for the header at once, for the rest at the first use of `model`.
+    Raises ModelFileError as `load_model` does: for the header at once, for the rest at the first use of `model`; there
+    also where another file has taken its place since.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._written = _when_written(self.path)
         header = read_header(self.path)
         self.labels: list[str] = header["labels"]
         self.preprocessing: dict[str, Any] = header["preprocessing"]
@@ -62,7 +64,10 @@ class ModelFile:
     @functools.cached_property
     def model(self) -> ActionRecognizer:
         """In eval mode on the CPU."""
-        return load_model(self.path).model
+        loaded = load_model(self.path)
+        if _when_written(self.path) != self._written:
+            raise ModelFileError(f"{self.path}: was written anew since it was opened; open it again")
+        return loaded.model
 
 
 def save_model(
@@ -165,6 +170,15 @@ def resolve(path_or_hub_id: str | os.PathLike[str]) -> Path:
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Everything in a model file but its weights: model, labels, preprocessing, clip_statistics, provenance."""
     return _parts(Path(path), _read(Path(path), tensors=False)[0])
+
+
+def _when_written(path: Path) -> tuple[int, int, int] | None:
+    """Tells a file from another that took its place; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -74,8 +74,12 @@ class ActionRecognizer(nn.Module):
     def trunk(self, frames: Tensor) -> Tensor:
         """Frames (N, T, 3, S, S) -> maps (N, T, C0, h0, w0), each frame by itself."""
         channels = self.encoder.in_channels
-        if frames.dim() != 5 or frames.shape[2] != channels:
-            raise ValueError(f"frames have shape {tuple(frames.shape)}, expected (N, T, {channels}, S, S)")
+        if frames.dim() != 5 or frames.shape[2] != channels or not frames.shape[1]:
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}, expected (N, T, {channels}, S, S), T at least 1"
+            )
+        if not frames.is_floating_point():
+            raise ValueError(f"frames are {frames.dtype}: normalise them first (Preprocessing.normalise)")
         flat = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (N·T, 3, S, S)
         if frames.requires_grad or (self.profile == "full" and (self.training or torch.is_grad_enabled())):
             return self.encoder.trunk(flat).unflatten(0, frames.shape[:2])
@@ -93,7 +97,11 @@ class ActionRecognizer(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """Features (N, T, C, h, w) -> logits (N, K): temporal model and classifier."""
-        return self.classifier(self.temporal(features))
+        return self.classify(self.temporal(features))
+
+    def classify(self, readout: Tensor) -> Tensor:
+        """What the temporal model reads out -> logits (N, K); a state is float32 also where the weights are not."""
+        return self.classifier(readout.to(next(self.classifier.parameters()).dtype))
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.head(self.neck(self.trunk(frames)))

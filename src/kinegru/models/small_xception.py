@@ -27,6 +27,8 @@ class SmallXception(nn.Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
+        if options.get("pad_type"):
+            raise ValueError("xception_small has one padding")
         mean_and_std = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         self.pretrained_cfg = {"input_size": (3, 96, 96), "interpolation": "bilinear", **mean_and_std}
         self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)  # S/2

@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, SupportsIndex, get_args
 
 from kinegru.errors import UsageError
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
@@ -35,8 +36,10 @@ from kinegru.models.compared.stam import AttentionPooling
 from kinegru.models.compared.stc_resnet import DEPTHS, STCResNet
 from kinegru.models.compared.streams import LateFusion, StreamsEncoder, parse_streams
 from kinegru.models.encoders import FrameEncoder
+from kinegru.models.excitation import ExcitationMode
+from kinegru.models.fusion import GlobalBranch
 from kinegru.models.recognizer import ActionRecognizer, Classifier, Encoder, Temporal
-from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
+from kinegru.models.temporal import FrameMean, MapRecurrence, Readout, Variant, VectorRecurrence
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "stam": _PLAIN | {"temporal": "attention", "hidden_channels": 256, "kernel_size": 7},
 }
 
+WORDS: dict[str, tuple[str, ...]] = {  # of options, known whichever part uses them
+    "excitation": get_args(ExcitationMode),
+    "excitation_place": ("auto", "branch", "block"),
+    "temporal": ("convgru", "lstm", "gru", "attention", "mean"),
+    "variant": get_args(Variant),
+    "readout": get_args(Readout),
+    "classifier": ("mcam_aff", "aff", "add", "mlp", "linear", "late_fusion"),
+    "classifier_on": ("maps", "vectors"),
+    "attention_global": get_args(GlobalBranch),
+}
+
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names `create_model` knows that match a shell pattern, in the order of the table above.
@@ -169,9 +183,12 @@ def create_model(name: str, num_classes: int, **options: Any) -> ActionRecognize
     ('blocks.5', 6)
     """
     chosen = model_options(name, **options)
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, SupportsIndex) or num_classes.__index__() < 1:
         raise UsageError(f"a model needs at least one class, not {num_classes!r}")
+    num_classes = num_classes.__index__()
     encoder = _encoder(chosen)
+    if isinstance(chosen.freeze_tail_bn, list) and (strange := set(chosen.freeze_tail_bn) - set(encoder.items())):
+        raise UsageError(f"freeze_tail_bn names {sorted(strange)[0]!r}, no module of {chosen.backbone} that is used")
     temporal = _temporal(chosen, encoder.out_channels)
     model = ActionRecognizer(
         encoder,
@@ -257,17 +274,19 @@ def _check(chosen: ModelOptions) -> None:
             continue
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise UsageError(f"model option {field.name} is {value!r}: give a value of type {kind.__name__}")
+        if kind is float and not math.isfinite(value):
+            raise UsageError(f"model option {field.name} is {value!r}: give a finite number")
+    frozen = chosen.freeze_tail_bn
+    if not isinstance(frozen, bool) and not (isinstance(frozen, list) and all(isinstance(n, str) for n in frozen)):
+        raise UsageError(f"model option freeze_tail_bn is {frozen!r}: give true, false, or a list of modules")
+    for name, words in WORDS.items():
+        if (word := getattr(chosen, name)) not in words:
+            raise UsageError(f"model option {name} is {word!r}: give one of {', '.join(words)}")
     kernels = chosen.attention_kernels
     if not isinstance(kernels, (list, tuple)) or not all(isinstance(k, int) and k > 0 and k % 2 for k in kernels):
         raise UsageError(f"model option attention_kernels is {kernels!r}: give a list of odd numbers")
     if chosen.pad_type not in (None, "", "same"):
         raise UsageError(f"model option pad_type is {chosen.pad_type!r}: give same, an empty text, or null")
-    if chosen.temporal not in ("attention", "convgru", "lstm", "gru", "mean"):
-        raise UsageError(f"temporal model {chosen.temporal!r} is unknown: give attention, convgru, lstm, gru or mean")
-    if chosen.classifier not in ("late_fusion", "mcam_aff", "aff", "add", "mlp", "linear"):
-        raise UsageError(
-            f"classifier {chosen.classifier!r} is unknown: give late_fusion, mcam_aff, aff, add, mlp or linear"
-        )
     parse_streams(chosen.streams)
     if chosen.classifier == "late_fusion" and chosen.temporal != "mean":
         raise UsageError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class TorchEngine:
     @torch.inference_mode()
     def logits(self, state: State) -> Tensor:
         """See `Engine`."""
-        return self.model.classifier(self.model.temporal.read(state)).float()
+        return self.model.classify(self.model.temporal.read(state)).float()
 
     @torch.inference_mode()
     def clip(self, frames: Tensor) -> Tensor:
@@ -140,6 +140,8 @@ def exported_engine(name: EngineName, device: torch.device, path: Path) -> Engin
     """
     from kinegru.recognition.exported import ExportedEngine, export_folder
 
+    if name not in get_args(EngineName):
+        raise UsageError(f"engine {name!r} is unknown: give one of {', '.join(get_args(EngineName))}")
     if name == "torch" or (name == "auto" and device.type != "cpu"):
         return None
     if name != "auto":

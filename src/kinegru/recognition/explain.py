@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -155,6 +155,8 @@ def explain(
     ('states', (4, 4, 4), [3, 11, 18, 26])
     """
     labels, preprocessing, model = recognizer.labels, recognizer.preprocessing, recognizer.model
+    if on not in get_args(On):
+        raise UsageError(f"--on is {on!r}: give one of {', '.join(get_args(On))}")
     if label is not None and label not in labels:
         close = difflib.get_close_matches(label, labels, n=3)
         raise UsageError(f"label {label!r} is none of the model's: {', '.join(close or labels)}")

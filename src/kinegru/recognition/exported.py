@@ -136,7 +136,8 @@ def fingerprint(path: Path) -> str:
 def read_manifest(folder: Path, path: Path | None = None) -> dict[str, Any]:
     """`export.json` of an export, checked. Raises ModelFileError, one line."""
     if not (folder / MANIFEST).is_file():
-        command = f"kinegru export {path or 'MODEL'} --format {folder.suffix.removeprefix('.')}"
+        form = folder.suffix.removeprefix(".")
+        command = f"kinegru export {path or 'MODEL'} --format {form}" + " --data CLIPS" * form.endswith("-int8")
         raise ModelFileError(f"{folder}: there is no export; `{command}` makes it")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -32,7 +32,7 @@ SECONDS_OF_RATE = 5.0
 LEAST_SPAN = 0.5  # seconds; what is measured over less is the burst at a stream's beginning
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """What a model says of the window that ends now."""
 
@@ -90,7 +90,7 @@ class Latencies:
 class Live:
     """A recogniser at work on a source, as a context manager; iterate over it for all that it sees.
 
-    `source` is a camera's number or device, an address, a file, or `-` for stdin. `fps` is the rate at which frames are
+    `source` is a camera's number or device, an address, a file's path, or `-` for stdin. `fps` is the rate at which frames are
     taken, by default the model's, else the source's. `window` and `stride` are as in `Recognizer.stream`. A label is
     given where its calibrated probability reaches `threshold`, and left where it falls `margin` below it or another
     leads by as much. For `pace`, `retries` and `timeout` see kinegru.video.capture.Capture; for `raw`, `raw_fps` and
@@ -109,7 +109,7 @@ class Live:
     def __init__(
         self,
         recognizer: Recognizer,
-        source: str | Source,
+        source: str | int | os.PathLike[str] | Source,
         *,
         fps: float | None = None,
         window: int | Literal["clip"] | None = "clip",
@@ -124,8 +124,10 @@ class Live:
         raw_fps: float = 25.0,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.source = source if isinstance(source, Source) else find(source, raw, raw_fps, options)
-        _check(fps, threshold, margin, retries, timeout)
+        if not isinstance(source, Source):
+            source = find(str(source) if isinstance(source, int) else os.fspath(source), raw, raw_fps, options)
+        self.source = source
+        _check(fps, pace, threshold, margin, retries, timeout)
         self.recognizer, self.threshold, self.margin = recognizer, threshold, margin
         self.stream = recognizer.stream(window, stride)
         self.recorder: Recorder | None = None
@@ -140,12 +142,14 @@ class Live:
         self.latest: Seen | None = None
         self._class = UNKNOWN
         self._times: deque[float] = deque(maxlen=1000)  # when the frames of the last seconds were done with
+        self._entered = False
 
     def __enter__(self) -> Live:
         side = self.recognizer.preprocessing.size
         self.stream.step(np.zeros((side, side, 3), np.uint8))  # the first pass is slow: not at a frame's cost
         self.stream.reset()
         self.capture.__enter__()
+        self._entered = True
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -165,8 +169,11 @@ class Live:
     def wait(self, seconds: float) -> list[Seen]:
         """What the next picture tells: nothing where none comes within so many seconds, or no window is full.
 
-        Raises VideoError where the source is lost for good, or the recording cannot be written.
+        Raises VideoError where the source is lost for good, or the recording cannot be written, UsageError outside a
+        `with` block.
         """
+        if not self._entered:
+            raise UsageError("nothing is captured yet: write `with Live(...) as live:`")
         if self.recorder is not None and self.recorder.failure is not None:
             raise self.recorder.failure
         taken = self.capture.take(seconds)
@@ -245,7 +252,9 @@ class Live:
         self.recorder.push(seconds, picture, (label, clock), self.capture.source_rate, first)
 
 
-def _check(fps: float | None, threshold: float, margin: float, retries: int, timeout: float) -> None:
+def _check(fps: float | None, pace: str, threshold: float, margin: float, retries: int, timeout: float) -> None:
+    if pace not in get_args(Pace):
+        raise UsageError(f"--pace is {pace!r}: give one of {', '.join(get_args(Pace))}")
     if fps is not None and not 0 < fps < float("inf"):
         raise UsageError(f"--fps is {fps}: give a number of frames a second above 0")
     for name, value in (("threshold", threshold), ("margin", margin)):

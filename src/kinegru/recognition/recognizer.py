@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kinegru.errors import UsageError, VideoError
+from kinegru.errors import ModelFileError, UsageError, VideoError
 from kinegru.models.modelfile import LoadedModel, ModelFile, resolve
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.recognition.engines import Engine, EngineName, TorchEngine, exported_engine
@@ -48,7 +48,7 @@ class Recognizer:
         self.device = choose_device(device)
         self._loaded = loaded
         self.labels = tuple(loaded.labels)
-        self.preprocessing = Preprocessing.from_dict(loaded.preprocessing)
+        self.preprocessing = _preprocessing(loaded)
         self.provenance = loaded.provenance
         self.clip_statistics = loaded.clip_statistics
         self.engine = engine or TorchEngine(self.model, self.device)
@@ -82,18 +82,24 @@ class Recognizer:
 
         Of a file the windows of the preprocessing are averaged; frames in memory are one window, whatever their rate.
 
-        Raises `VideoError` where the file cannot be read.
+        Raises `VideoError` where the file cannot be read, `UsageError` for what is neither a path nor frames.
         """
-        if isinstance(source, np.ndarray):
-            if source.ndim != 4 or source.shape[-1] != 3 or source.dtype != np.uint8 or not len(source):
-                raise UsageError(f"frames must be uint8 (L, H, W, 3), not {source.dtype} {source.shape}")
+        if not isinstance(source, (str, os.PathLike)):
             return self._recognise(["frames"], [clip_input(source, self.preprocessing)[None]])[0]
         return self._recognise([os.fspath(source)], [load_windows(source, self.preprocessing)])[0]
 
     def predict_many(
         self, sources: Iterable[str | os.PathLike[str]], batch: int = 4, threads: int = 2
     ) -> Iterator[tuple[str, Prediction | VideoError]]:
-        """Recognise files in their order, decoding ahead; an unreadable one gives its `VideoError`, the rest go on."""
+        """Recognise files in their order, decoding ahead; an unreadable one gives its `VideoError`, the rest go on.
+
+        `batch` clips go through the model together, `threads` decode. Raises UsageError where either is below 1.
+        """
+        if isinstance(sources, (str, os.PathLike)):
+            raise UsageError(f"{os.fspath(sources)!r} is one file: give a list of files, or call predict")
+        for name, value in (("batch", batch), ("threads", threads)):
+            if value < 1:
+                raise UsageError(f"{name} is {value}: give 1 or more")
         waiting: deque = deque()
         group: list[tuple[str, torch.Tensor | VideoError]] = []
         with ThreadPoolExecutor(threads) as pool:
@@ -201,8 +207,9 @@ def example_recognizer() -> Recognizer:
     from kinegru.models.modelfile import save_model
     from kinegru.models.zoo import create_model
 
-    torch.manual_seed(0)
-    model = create_model("sc_xception_convgru_mcam_aff", 2, backbone="xception_small", hidden_channels=4, width=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model("sc_xception_convgru_mcam_aff", 2, backbone="xception_small", hidden_channels=4, width=8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_model(path, model, ["run", "walk"], Preprocessing(frames=4, size=64).to_dict(), {}, {})
@@ -216,7 +223,10 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     device(type='cpu')
     """
     if device != "auto":
-        chosen = torch.device(device)
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise UsageError(f"device {device!r} is unknown: give auto, cpu, cuda, cuda:1 or mps") from None
         if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
             chosen.type == "mps" and not torch.backends.mps.is_available()
         ):
@@ -225,6 +235,14 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _preprocessing(loaded: LoadedModel | ModelFile) -> Preprocessing:
+    try:
+        return Preprocessing.from_dict(loaded.preprocessing)
+    except (UsageError, TypeError, ValueError) as error:  # written by a newer kinegru, or by hand
+        name = loaded.path if isinstance(loaded, ModelFile) else "model"
+        raise ModelFileError(f"{name}: its preprocessing cannot be used: {error}") from error
 
 
 def _try_load(source: str | os.PathLike[str], preprocessing: Preprocessing) -> torch.Tensor | VideoError:

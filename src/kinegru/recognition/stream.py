@@ -29,6 +29,7 @@ from torch import Tensor
 from kinegru.errors import UsageError
 from kinegru.recognition.engines import Engine
 from kinegru.recognition.prediction import Prediction
+from kinegru.video.loading import require_frames
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,16 @@ class Stream:
     ever and predicts every `stride` frames. `exact` is False for a model that cannot keep anything (3-D networks,
     optical flow): it is run anew on every window, which is the same result at many times the cost.
 
-    Raises UsageError for a window or stride below 1.
+    A frame that is refused, or fails on its way through the trunk, leaves the stream as it was. Raises UsageError for a
+    window or stride that is no whole number of 1 or more.
     """
 
     def __init__(
         self, engine: Engine, prepare: Prepare, labels: Sequence[str], window: int | None, stride: int = 1
     ) -> None:
-        if window is not None and window < 1:
+        if window is not None and not _whole_number(window):
             raise UsageError(f"window is {window}: give a number of frames, or none to carry the state for ever")
-        if stride < 1:
+        if not _whole_number(stride):
             raise UsageError(f"stride is {stride}: give a number of frames, at least 1")
         self.engine, self.prepare, self.labels = engine, prepare, tuple(labels)
         self.window, self.stride = window, stride
@@ -75,23 +77,34 @@ class Stream:
         """One frame, uint8 (H, W, 3) RGB of any size -> the prediction for the window that ends with it, or None.
 
         The prediction's source tells the window's first and last frame, counted from 0 since the start or `reset`.
+        Raises UsageError for another kind of array, and where `exact` is False for a frame of another size than those
+        before.
         """
-        logits = self._step(frame)
+        require_frames(frame, single=True)
+        maps = None
+        if self.exact:
+            maps = self.engine.trunk(self.prepare(frame[None]))[0]
+        elif self._frames and self._frames[-1].shape != frame.shape:
+            was, now = self._frames[-1].shape, frame.shape
+            raise UsageError(f"frames were {was[1]}x{was[0]} and this one is {now[1]}x{now[0]}: reset the stream first")
+        try:
+            logits = self._step(frame, maps)
+        except BaseException:  # half a step was taken
+            self.reset()
+            raise
         if logits is None:
             return None
         first = 0 if self.window is None else self.count - self.window
         scores = logits.softmax(dim=0).double().cpu().numpy()
         return Prediction(f"frames {first} to {self.count - 1}", self.labels, scores)
 
-    def _step(self, frame: np.ndarray) -> Tensor | None:
+    def _step(self, frame: np.ndarray, maps: Tensor | None) -> Tensor | None:
         self.count += 1
         due = self.count >= (self.window or 1) and (self.count - (self.window or 1)) % self.stride == 0
-        if not self.exact:
-            self._frames.append(frame)
-            if not due:
-                return None
-            return self.engine.clip(self.prepare(np.stack(self._frames))[None])[0]
-        self._maps.append(self.engine.trunk(self.prepare(frame[None]))[0])
+        if maps is None:
+            self._frames.append(frame.copy())  # the caller may fill the same array again
+            return self.engine.clip(self.prepare(np.stack(self._frames))[None])[0] if due else None
+        self._maps.append(maps)
         return self._forever(due) if self.window is None else self._windowed(self.window, due)
 
     def _windowed(self, window: int, due: bool) -> Tensor | None:
@@ -134,6 +147,10 @@ class Stream:
         if not due:
             return None
         return self.engine.logits(self.engine.advance(rest, state) if len(rest) else state)[0]
+
+
+def _whole_number(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
 
 
 def _stack(maps: deque[Tensor], last: int) -> Tensor:

@@ -71,7 +71,7 @@ class Rules:
         for name, good, range_ in (
             ("threshold", 0 <= self.threshold <= 1, "from 0 to 1"),
             ("margin", 0 <= self.margin <= 1, "from 0 to 1"),
-            ("smooth", self.smooth >= 1, "of at least 1"),
+            ("smooth", isinstance(self.smooth, int) and self.smooth >= 1, "of windows, at least 1"),
             ("gap", self.gap >= 0, "of at least 0 s"),
             ("shortest", self.shortest >= 0, "of at least 0 s"),
         ):

@@ -124,6 +124,8 @@ def _check_folder(folder: Path) -> None:
         return
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     written = {name for name in names if Path(name).suffix in (*ENDINGS.values(), ".bin")} | {MANIFEST}
+    if folder.resolve() == Path.cwd():
+        raise UsageError(f"{folder}: is the working folder, whose place an export cannot take; name another with --out")
     if not folder.is_dir() or (names and not (MANIFEST in names and names <= written)):
         raise UsageError(f"{folder}: is there and no export; name a folder that is new or empty with --out")
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kinegru.errors import UsageError
 from kinegru.video.flow import Fields, FlowReader, Numbers, flow_of_frames, read_flow, windows
 from kinegru.video.motion import motion_images
 from kinegru.video.reader import Frame, VideoInfo, read_clip
@@ -92,14 +93,32 @@ def load_images(
 def clip_input(frames: Frame, preprocessing: Preprocessing) -> torch.Tensor:
     """All frames of a clip in memory, uint8 (L, H, W, 3) -> what `load_clip` gives for a file of them: (T, C, S, S).
 
+    Raises UsageError for another kind of array.
+
     >>> clip_input(np.zeros((30, 48, 64, 3), np.uint8), Preprocessing(frames=4, size=32)).shape
     torch.Size([4, 3, 32, 32])
     """
+    require_frames(frames)
     indices = uniform_indices(len(frames), preprocessing.frames)
     images = {"rgb": preprocessing.resize(frames[indices])} if "rgb" in preprocessing.modalities else {}
     if preprocessing.needs_flow:
         images |= _motion(lambda numbers: flow_of_frames(frames, numbers), indices, len(frames), preprocessing)
     return preprocessing.normalise(_joined(images, preprocessing))
+
+
+def require_frames(frames: object, single: bool = False) -> None:
+    """Raise UsageError, one line, for what is no clip, uint8 (L, H, W, 3), or with `single` no frame, (H, W, 3).
+
+    >>> require_frames(np.zeros((48, 64), np.uint8), single=True)
+    Traceback (most recent call last):
+    kinegru.errors.UsageError: a frame must be a NumPy array, uint8 (H, W, 3) RGB, not uint8 (48, 64)
+    """
+    what, shape = ("a frame", "(H, W, 3)") if single else ("frames", "(L, H, W, 3)")
+    if not isinstance(frames, np.ndarray):
+        raise UsageError(f"{what} must be a NumPy array, uint8 {shape} RGB, not a {type(frames).__name__}")
+    dimensions = 3 if single else 4
+    if frames.dtype != np.uint8 or frames.ndim != dimensions or frames.shape[-1] != 3 or not frames.size:
+        raise UsageError(f"{what} must be a NumPy array, uint8 {shape} RGB, not {frames.dtype} {frames.shape}")
 
 
 def _motion(
