@@ -187,7 +187,7 @@ def test_models_run_in_the_type_of_their_weights(name, dtype):
     ("frames", "message"),
     [
         (torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8), "normalise them first"),
-        (torch.zeros(1, 0, 3, 64, 64), "T at least 1"),
+        (torch.zeros(1, 0, 3, 64, 64), "T >= 1"),
         (torch.zeros(2, 3, 64, 64), "expected"),
     ],
 )

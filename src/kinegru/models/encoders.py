@@ -97,9 +97,7 @@ class FrameEncoder(nn.Module):
         end = _tail_end(chain, tail_end, built)
         start = _tail_start(chain, sizes, tail_start, built)
         if start >= end and tail_start not in ("auto", "none"):
-            raise UsageError(
-                f"the tail begins with {tail_start}, which lies behind its end: give an earlier tail_start"
-            )
+            raise UsageError(f"the tail begins with {tail_start}, which lies behind its end: begin earlier")
         start = min(start, end)
         names = list(chain)
         self.names = names[:end]

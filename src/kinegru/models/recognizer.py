@@ -75,9 +75,7 @@ class ActionRecognizer(nn.Module):
         """Frames (N, T, 3, S, S) -> maps (N, T, C0, h0, w0), each frame by itself."""
         channels = self.encoder.in_channels
         if frames.dim() != 5 or frames.shape[2] != channels or not frames.shape[1]:
-            raise ValueError(
-                f"frames have shape {tuple(frames.shape)}, expected (N, T, {channels}, S, S), T at least 1"
-            )
+            raise ValueError(f"frames have shape {tuple(frames.shape)}, expected (N, T, {channels}, S, S), T >= 1")
         if not frames.is_floating_point():
             raise ValueError(f"frames are {frames.dtype}: normalise them first (Preprocessing.normalise)")
         flat = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (N·T, 3, S, S)

@@ -274,7 +274,7 @@ def _check(chosen: ModelOptions) -> None:
             continue
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise UsageError(f"model option {field.name} is {value!r}: give a value of type {kind.__name__}")
-        if kind is float and not math.isfinite(value):
+        if kind is float and not math.isfinite(float(value)):  # type: ignore[arg-type]
             raise UsageError(f"model option {field.name} is {value!r}: give a finite number")
     frozen = chosen.freeze_tail_bn
     if not isinstance(frozen, bool) and not (isinstance(frozen, list) and all(isinstance(n, str) for n in frozen)):

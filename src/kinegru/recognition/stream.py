@@ -150,7 +150,7 @@ class Stream:
 
 
 def _whole_number(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def _stack(maps: deque[Tensor], last: int) -> Tensor:

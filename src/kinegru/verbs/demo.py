@@ -59,7 +59,7 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
 
     Args:
         data: Your clips (a folder of class folders, or a CSV); by default a set of drawn figures is made.
-        out: Folder of the run; by default runs/demo, of your clips runs/demo-NAME-OF-DATA. A finished run is not repeated.
+        out: Folder of the run; by default runs/demo, for your clips runs/demo-NAME. A finished run is not repeated.
         epochs: Passes over the training clips.
     """
     run = Path(out) if out else Path("runs") / ("demo" if data is None else f"demo-{Path(data).resolve().stem}")
