@@ -153,6 +153,10 @@ def _explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:  # a full disk, a folder that may not be written
         return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, unimported here
+    if memory or "can't allocate memory" in str(error):
+        reason = str(error).split(". ")[0] or "no memory left"
+        return f"{reason}; a smaller --micro-batch, --size or --frames takes less"
     return f"{type(error).__name__}: {error} (a bug; --debug shows where)"
 
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from kinegru.data.catalog import Catalog, Clip
-from kinegru.data.splits import Split, count_siblings, default_split, hold_out, make_split, make_splits
+from kinegru.data.splits import (
+    Split,
+    count_siblings,
+    default_split,
+    digest_of_splits,
+    folder_names,
+    hold_out,
+    make_split,
+    make_splits,
+)
 from kinegru.errors import DataError, UsageError
 
 
@@ -46,7 +55,8 @@ def check(catalog: Catalog, split: Split, whole_groups: bool = True) -> None:
     assert split.test and {clip.label for clip in split.train} == set(catalog.labels)
     known = {clip.group for clip in split.train} - {None}
     leaking = [clip for clip in split.test if clip.group in known]
-    assert split.siblings == len(leaking)
+    everywhere = all(clip.group is not None for clip in catalog.clips)
+    assert split.siblings == (len(leaking) if leaking or everywhere else None)
     assert not (whole_groups and leaking)
 
 
@@ -123,6 +133,40 @@ def test_leave_one_group_out_tests_every_group_once() -> None:
     assert [{clip.group for clip in split.test} for split in splits] == [{"p0"}, {"p1"}, {"p2"}]
     for split in splits:
         check(catalog, split)
+
+
+def test_no_sibling_is_claimed_where_some_groups_are_not_known() -> None:
+    clips = [Clip(Path(f"set/{a}/{p}.mp4"), a, p) for a in ("run", "walk") for p in ("ann", "bob")]
+    loose = [Clip(Path(f"set/{a}/x.mp4"), a) for a in ("run", "walk")]  # perhaps of ann
+    assert make_split(make_catalog(clips), "leave-one-group-out:ann").siblings == 0
+    assert make_split(make_catalog([*clips, *loose]), "leave-one-group-out:ann").siblings is None
+
+
+def test_every_fold_has_a_folder_of_its_own() -> None:
+    names = ["p 1", "p-1", "p:1", "P-1", "q", "é"]
+    catalog = make_catalog([Clip(Path(f"set/{a}/{n}.mp4"), a, n) for a in ("run", "walk") for n in names])
+    folders = folder_names(make_splits(catalog, "leave-one-group-out"))
+    assert len({folder.lower() for folder in folders}) == len(names)
+    assert "leave-one-group-out-q" in folders and not any(set(folder) & set(" :/") for folder in folders)
+
+
+def test_a_division_of_the_data_that_is_not_used_is_named() -> None:
+    parts = {"ann": "train", "bob": "val", "cyd": "train", "dan": "train"}
+    clips = [Clip(Path(f"set/{a}/{p}.mp4"), a, None, parts[p]) for a in ("run", "walk") for p in parts]
+    catalog = make_catalog(clips)
+    split = make_split(catalog, default_split(catalog))
+    assert split.name == "random" and any("own division (train, val) is not used" in note for note in split.notes)
+
+
+def test_a_split_has_another_digest_where_a_clip_has_another_content(tmp_path: Path) -> None:
+    clips = [Clip(tmp_path / f"{a}-{p}.mp4", a, p) for a in ("run", "walk") for p in ("ann", "bob", "cyd")]
+    for clip in clips:
+        clip.path.write_bytes(clip.path.name.encode())
+    catalog = make_catalog(clips)
+    split = [make_split(catalog, "leave-one-group-out:ann")]
+    before = digest_of_splits(catalog, split)
+    clips[0].path.write_bytes(b"something else")
+    assert digest_of_splits(catalog, split) != before
 
 
 def test_a_group_name_may_hold_a_colon() -> None:

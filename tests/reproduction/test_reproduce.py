@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,9 +101,11 @@ def test_changed_settings_are_run_again_in_the_same_place(out, words, capsys):
     assert main(changed) == 0
     assert "run again, because batch was 8 and is 4" in capsys.readouterr().err
     after = stamps(out)
-    assert after.keys() == before.keys()
-    again = [name for name in after if after[name] != before[name]]
-    assert again == ["runs/sc_xception_convgru-classifier-add/seed-0/metrics.json"]
+    folder = "runs/sc_xception_convgru-classifier-add/seed-0"
+    aside = f"{folder}-before/metrics.json"
+    assert after.keys() - before.keys() == {aside} and after[aside] == before[f"{folder}/metrics.json"]  # nothing lost
+    assert [name for name in before if after[name] != before[name]] == [f"{folder}/metrics.json"]
+    shutil.rmtree(out / f"{folder}-before")
 
 
 def test_a_row_that_fails_is_reported_and_the_rest_go_on(words, tmp_path, capsys):
@@ -156,7 +159,10 @@ def test_a_killed_run_leaves_no_process_behind(words, tmp_path):
         (["--seeds", "1", "1"], "different whole numbers"),
         (["--seeds", "two"], "--seeds"),
         (["--seed", "3"], "takes --seeds"),
-        (["--weights.legacy_xception", "nowhere.pth"], "nowhere.pth: no such weights file"),
+        (["--weights.xception_small", "nowhere.pth"], "nowhere.pth: no such weights file"),
+        (["--weights.xceptoin_small", "nowhere.pth"], "did you mean xception_small?"),
+        (["--seeds", "-1"], "between 0 and 4294967295"),
+        (["--lists", "nowhere"], "neither UCF101 nor HMDB51"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(more, reason, words, capsys):

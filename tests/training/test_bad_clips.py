@@ -59,6 +59,18 @@ def test_too_many_bad_clips_stop_the_run_with_one_line(
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("cached", [True, False], ids=["cache on", "cache off"])
+def test_too_many_bad_test_clips_give_no_result(
+    cached: bool, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.spoil(clips, tmp_path / "data", "walk/fay_walk.mp4")  # one of two
+    cache = str(tmp_path / "cache") if cached else "off"
+    arguments = tiny.command(data, tmp_path / "run", cache=cache, epochs=1, split="leave-one-group-out:fay")
+    assert main(arguments) == 1
+    assert "1 of 2 clips cannot be read, more than --max-bad-clips" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_bad_clips_elsewhere_do_not_count_against_training(clips: Path, tmp_path: Path) -> None:
     data = tiny.spoil(clips, tmp_path / "data", "walk/fay_walk.mp4", "walk/ann_walk.mp4")
     chosen = tiny.settings(max_bad_clips=0.5)  # one of two clips to validate on, one of ten to train on

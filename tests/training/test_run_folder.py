@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_resume_needs_no_repeating_of_split_and_settings(clips: Path, run: Path,
     """Above all it must not test on clips that the stopped run was trained on."""
     weights, predictions = load_file(run / "model.safetensors"), (run / "predictions.csv").read_bytes()
     (run / "predictions.csv").unlink()
+    (run / "metrics.json").unlink()  # which is written last: it was stopped while it tested
     assert main(["train", str(clips), "--out", str(run), "--resume"]) == 0
     tiny.assert_same(load_file(run / "model.safetensors"), weights)
     assert (run / "predictions.csv").read_bytes() == predictions
@@ -141,3 +143,91 @@ def test_ctrl_c_while_features_are_computed_says_how_to_go_on(
     assert main(tiny.command(clips, tmp_path / "run", cache=tmp_path / "cache")) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line == "kinegru train: interrupted; the same command with --resume goes on from there"
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_overwrite_leaves_other_runs_and_evaluations_in_the_folder_alone(clips: Path, tmp_path: Path) -> None:
+    outer, inner = tmp_path / "runs", tmp_path / "runs" / "other"
+    assert main(tiny.command(clips, outer, epochs=1)) == 0
+    assert main(tiny.command(clips, inner, epochs=1)) == 0
+    (outer / "evaluation").mkdir()
+    for name in ("metrics.json", "predictions.csv", "report.html"):
+        (outer / "evaluation" / name).write_text("measured")
+    before = listing(inner) | listing(outer / "evaluation")
+    assert main(tiny.command(clips, outer, epochs=1, seed=5, overwrite=True)) == 0
+    assert listing(inner) | listing(outer / "evaluation") == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "checkpoint/mine.txt", "model.safetensors"])
+def test_a_folder_with_files_of_that_name_but_no_run_is_refused(
+    name: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "project" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        assert main(tiny.command(clips, tmp_path / "project", epochs=1, **options)) == 2
+        line = capsys.readouterr().err.strip()
+        assert f"project/{name.split('/')[0]}: is there already, of no run" in line and "\n" not in line
+    assert listing(tmp_path / "project") == {name: b"mine"}
+
+
+@pytest.mark.usefixtures("no_reports")
+@pytest.mark.parametrize("finished", [True, False])
+def test_resume_refuses_clips_of_another_content(
+    finished: bool, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(clips, tmp_path / "clips"))
+    assert main(tiny.command(data, tmp_path / "run", epochs=1)) == 0
+    if not finished:
+        (tmp_path / "run" / "metrics.json").unlink()
+    for path in sorted((data / tiny.ACTIONS[0]).iterdir()):  # the other action under the same names
+        other = path.name.replace(tiny.ACTIONS[0], tiny.ACTIONS[1])
+        shutil.copyfile(data / tiny.ACTIONS[1] / other, path)
+    before = listing(tmp_path / "run")
+    capsys.readouterr()
+    assert main(tiny.command(data, tmp_path / "run", epochs=1, resume=True)) in (1, 2)
+    assert "clips" in capsys.readouterr().err.splitlines()[-1]
+    assert listing(tmp_path / "run") == before
+
+
+@pytest.mark.usefixtures("no_reports")
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("settings.yaml", b""),
+        ("settings.yaml", b"epochs: [1"),
+        ("metrics.json", b""),
+        ("metrics.json", b'{"out": "evaluation"}'),
+        ("checkpoint/model.safetensors", b""),
+        ("checkpoint/custom_checkpoint_0.pkl", b""),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line(
+    file: str, content: bytes, clips: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = Path(shutil.copytree(run, tmp_path / "run"))
+    if file.startswith("checkpoint"):
+        (damaged / "metrics.json").unlink()  # else nothing is read there
+    (damaged / file).write_bytes(content)
+    assert main(["train", str(clips), "--out", str(damaged), "--resume"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("kinegru train: ") and f"run/{file.split('/')[0]}" in line and "a bug" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed=-1"], "--seed must lie between 0 and 4294967295, not -1"),
+        (["--seed", "99999999999999999999"], "--seed must lie between"),
+        (["--colour", "2"], "--colour must be between 0 and 1, not 2.0"),
+        (["--crop-scale", "0"], "--crop-scale must be above 0 and at most 1, not 0.0"),
+        (["--lists", "nowhere"], "is neither UCF101 nor HMDB51"),
+    ],
+)
+def test_a_value_out_of_range_names_its_option(
+    options: list[str], words: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*tiny.command(clips, tmp_path / "run", epochs=1), *options]) == 2
+    line = capsys.readouterr().err.strip()
+    assert words in line and "\n" not in line and not (tmp_path / "run").exists()

@@ -252,9 +252,41 @@ def test_evaluate_on_the_models_own_split_repeats_its_test(kinegru, clips, train
     assert result["metrics"]["log_loss"] == pytest.approx(stored["log_loss"], rel=1e-5)
 
 
+def test_clips_seen_in_training_are_known_by_content_under_any_name(kinegru, clips, trained, tmp_path):
+    lines = ["path,label", *(f"{path},{path.parent.name}" for path in sorted(clips.glob("*/*.mp4")))]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    ran = kinegru("evaluate", trained, tmp_path / "list.csv", "--out", "all", "--json")
+    assert json.loads(ran.out)["trained_on"] == 12
+    refused = kinegru("evaluate", trained, tmp_path / "list.csv", "--out", "split", "--split", "random")
+    assert refused.status == 1 and "were trained on, by name or content" in refused.err
+
+
+def test_an_evaluation_never_takes_the_place_of_a_run(kinegru, clips, trained):
+    before = (trained / "predictions.csv").read_bytes()
+    ran = kinegru("evaluate", trained, clips, "--out", trained)
+    assert ran.status == 2 and "holds a run" in ran.err and (trained / "predictions.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 1 bytes."),
+    ],
+)
+def test_memory_that_ran_out_is_no_bug_but_says_what_takes_less(error, kinegru, clips, tiny, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("kinegru.verbs.run.fit", fail)
+    ran = kinegru("train", clips, "--config", tiny, "--group-pattern", PATTERN)
+    assert ran.status == 1 and "a smaller --micro-batch, --size or --frames takes less" in ran.err.splitlines()[-1]
+
+
 def test_evaluate_does_not_claim_to_know_siblings_without_groups(kinegru, clips, trained):
     ran = kinegru("evaluate", trained, clips, "--out", "all")
-    assert "no groups were given" in ran.out and "0 test clips have a sibling" not in ran.out
+    assert "not every clip's group is given" in ran.out and "0 test clips have a sibling" not in ran.out
 
 
 def test_evaluate_refuses_classes_the_model_does_not_know(kinegru, clips, trained, tmp_path):

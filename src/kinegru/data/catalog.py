@@ -4,7 +4,7 @@
   or a UCF101 or HMDB51 root; the two benchmarks are known by their file names and carry their official lists along.
 * A group is what clips share beyond their action (a person, a source video). Clips of one group in training and in
   test make accuracy a measure of memory. The group comes from `group_pattern`, else from the CSV, else from
-  `groups.csv` in the root, else from UCF101's and HMDB51's file names; None means unknown.
+  `groups.csv` in the root, else in a UCF101 or HMDB51 root from the files' names; None means unknown.
 * Nothing is opened here, and a path that does not exist stays in: whoever reads the clip says so.
 """
 
@@ -143,8 +143,13 @@ def load_catalog(
         clips = _groups_from_pattern(pattern, clips, root, data, notes)
     unknown = sum(clip.group is None for clip in clips)
     if 0 < unknown < len(clips):
-        notes.append(f"{unknown} of {len(clips)} clips have no group; each counts as a group of its own in a split")
+        notes.append(
+            f"{unknown} of {len(clips)} clips have no group: each counts as a group of its own, and with "
+            "leave-one-group-out they only train"
+        )
     clips.sort(key=lambda clip: clip_name(clip.path, root))
+    if lists is not None and kind not in official.KINDS:
+        raise UsageError(f"--lists {lists}: {data} is neither UCF101 nor HMDB51, which have lists")
     where = official.find_lists(kind, root, data, lists) if kind in official.KINDS else None
     return Catalog(root, tuple(clips), tuple(sorted({clip.label for clip in clips})), kind, where, tuple(notes))
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import functools
 import hashlib
 import json
 import random
@@ -32,26 +31,12 @@ from torch.utils.data import Dataset
 from kinegru.data.catalog import Clip
 from kinegru.data.dataset import ClipDataset, Sample, load_batches
 from kinegru.errors import DataError
-from kinegru.files import atomic_write, digest_of_file
+from kinegru.files import atomic_write, content_digest
 
 FORMAT = 1  # raise it when the layout of a file, or the meaning of its numbers, changes
 BYTES_A_VALUE = {"float16": 2, "uint8": 1}
 LEFT_BEHIND = 24 * 3600.0  # seconds after which a temporary file is that of a process which was killed
 Item = tuple[int, int]  # a clip's position in the data set, and its view
-
-
-@functools.lru_cache(maxsize=100_000)
-def _remembered(path: Path, size: int, modified: int) -> str:
-    return digest_of_file(path)
-
-
-def content_digest(path: Path) -> str:
-    """Digest of a file's bytes; remembered while its size and time of change stay the same."""
-    try:
-        status = path.stat()
-        return _remembered(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        return f"unreadable: {error.strerror}"  # decoding will say so again, by name
 
 
 class FeatureCache:

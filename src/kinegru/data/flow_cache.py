@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kinegru.data.feature_cache import content_digest
-from kinegru.files import atomic_write
+from kinegru.files import atomic_write, content_digest
 from kinegru.video import flow
 from kinegru.video.flow import Fields, Numbers, flow_of_frames, read_flow
 from kinegru.video.reader import iter_frames

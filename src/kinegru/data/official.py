@@ -164,7 +164,7 @@ def _list_name(kind: str) -> str:
 def _holds_lists(kind: str, folder: Path) -> bool:
     if kind == "ucf101":
         return (folder / "trainlist01.txt").is_file() or (folder / "testlist01.txt").is_file()
-    return folder.is_dir() and next(folder.glob("*_test_split1.txt"), None) is not None
+    return folder.is_dir() and next(folder.glob("[!.]*_test_split1.txt"), None) is not None
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -190,7 +190,7 @@ def _read_ucf101(folder: Path, number: int) -> tuple[list[str], list[str]]:
 def _read_hmdb51(folder: Path, number: int) -> tuple[list[str], list[str]]:
     sides: dict[str, list[str]] = {"1": [], "2": [], "0": []}
     ending = f"_test_split{number}.txt"
-    files = sorted(folder.glob(f"*{ending}"))
+    files = sorted(folder.glob(f"[!.]*{ending}"))  # archives packed on a Mac hold ._CLASS files beside the lists
     if not files:
         raise DataError(f"{folder}: holds no <class>{ending}; the official split needs it")
     for path in files:

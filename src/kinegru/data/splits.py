@@ -7,14 +7,16 @@
 * `leave-one-group-out:NAME`  tests on one group, e.g. one person;
 * `folds:K:I`   fold I = 1 ... K of K, by group where groups are known, classes balanced.
 
-Every split counts the test clips that have a sibling (a clip of the same known group) in training, and every class of
-the catalog is in training. The same clips, split and seed always give the same split, on any machine.
+Every split counts the test clips that have a sibling (a clip of the same group) in training, where groups are known,
+and every class of the catalog is in training. The same clips, split and seed always give the same split, anywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +25,7 @@ import numpy as np
 from kinegru.data import official
 from kinegru.data.catalog import Catalog, Clip
 from kinegru.errors import DataError, UsageError
+from kinegru.files import content_digest
 
 TEST_FRACTION = 0.25  # 3:1, as the paper prints
 SPLIT_FORMS = "official:1|2|3, group, random, column, leave-one-group-out:NAME or folds:K:I"
@@ -35,7 +38,7 @@ class Split:
     train: tuple[Clip, ...]
     test: tuple[Clip, ...]
     name: str  # the split's full name, e.g. "folds:5:1"
-    siblings: int  # test clips with a clip of the same known group in training or validation
+    siblings: int | None  # test clips with a clip of the same group in training or validation; None: not known
     validation: tuple[Clip, ...] = ()  # only where the data names it; else take `hold_out(train)`
     notes: tuple[str, ...] = ()  # what a user should know, one line each
 
@@ -111,8 +114,23 @@ def make_splits(catalog: Catalog, split: str, seed: int = 0) -> list[Split]:
     return [make_split(catalog, name, seed) for name in names]
 
 
+def folder_names(splits: Sequence[Split]) -> list[str]:
+    """A folder's name for each split, all of them different, also where capitals do not count.
+
+    >>> names = ["leave-one-group-out:ann", "leave-one-group-out:p 1", "leave-one-group-out:p-1"]
+    >>> folder_names([Split((), (), name, 0) for name in names])
+    ['leave-one-group-out-ann', 'leave-one-group-out-p-1-1430b3', 'leave-one-group-out-p-1-5aa35d']
+    """
+    plain = [re.sub(r"[^\w.-]+", "-", split.name) for split in splits]
+    times = Counter(name.lower() for name in plain)
+    digests = [hashlib.sha256(split.name.encode("utf-8", "surrogateescape")).hexdigest()[:6] for split in splits]
+    return [
+        name if times[name.lower()] == 1 else f"{name}-{digest}" for name, digest in zip(plain, digests, strict=True)
+    ]
+
+
 def digest_of_splits(catalog: Catalog, splits: Sequence[Split]) -> str:
-    """16 hex digits that change where other clips are trained on or tested (not with their content).
+    """16 hex digits that change where other clips are trained on or tested, by name, label or content.
 
     >>> from pathlib import Path
     >>> clips = tuple(Clip(Path(f"{a}/{p}.avi"), a, p) for a in ("run", "walk") for p in ("ann", "bob"))
@@ -124,8 +142,9 @@ def digest_of_splits(catalog: Catalog, splits: Sequence[Split]) -> str:
     digest = hashlib.sha256()
     for split in splits:
         for part in ("train", "validation", "test"):
-            rows = [f"{part}\t{catalog.name(clip)}\t{clip.label}\n" for clip in getattr(split, part)]
-            digest.update("".join(rows).encode("utf-8", "surrogateescape"))
+            for clip in getattr(split, part):
+                row = f"{part}\t{catalog.name(clip)}\t{clip.label}\t{content_digest(clip.path)}\n"
+                digest.update(row.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -157,6 +176,19 @@ def count_siblings(train: Iterable[Clip], test: Iterable[Clip]) -> int:
     """
     known = {clip.group for clip in train if clip.group is not None}
     return sum(clip.group in known for clip in test)
+
+
+def known_siblings(train: Iterable[Clip], test: Iterable[Clip]) -> int | None:
+    """How many test clips surely have a sibling in training; None where none has but not every clip's group is known.
+
+    >>> from pathlib import Path
+    >>> a, b, c = (Clip(Path(f"walk/{n}.avi"), "walk", group) for n, group in (("a", "ann"), ("b", "bob"), ("c", None)))
+    >>> known_siblings([a], [b]), known_siblings([a], [b, c]), known_siblings([a, c], [a])
+    (0, None, 1)
+    """
+    train, test = list(train), list(test)
+    found = count_siblings(train, test)
+    return None if not found and any(clip.group is None for clip in (*train, *test)) else found
 
 
 def _official(catalog: Catalog, split: str, number: str) -> Split:
@@ -227,12 +259,14 @@ def _finish(
     if untested := sorted(trained - {clip.label for clip in test}):
         names = ", ".join(untested[:5]) + (", ..." if len(untested) > 5 else "")
         notes.append(f"{len(untested)} classes have no test clip: {names}")
+    if name != "column" and (given := {clip.split for clip in catalog.clips if clip.split is not None}):
+        notes.append(f"the data's own division ({', '.join(sorted(given))}) is not used: clips were dealt anew")
     if not catalog.groups:
         notes.append(
             "groups are unknown, so leakage from training into test cannot be excluded (--group-pattern names them)"
         )
     parts = [tuple(sorted(part, key=catalog.name)) for part in (train, test, validation)]
-    siblings = count_siblings((*train, *validation), test)
+    siblings = known_siblings((*train, *validation), test)
     return Split(parts[0], parts[1], name, siblings, parts[2], tuple(notes))
 
 

@@ -54,7 +54,9 @@ class Comparison:
 
 
 def mcnemar(first: Predictions, second: Predictions) -> McNemar:
-    """The exact test on the labelled clips that stand in both tables; a clip tested in several folds counts in each.
+    """The exact test on the labelled clips that stand in both tables.
+
+    A clip tested in several folds is counted in each, but for p its folds are joined, as `compare` joins seeds.
 
     Raises:
         DataError: if no clip stands in both.
@@ -65,13 +67,13 @@ def mcnemar(first: Predictions, second: Predictions) -> McNemar:
     >>> mcnemar(right, wrong)
     McNemar(clips=8, first_only=6, second_only=0, p=0.03125)
     """
-    from scipy.stats import binomtest
-
-    pairs = list(_pairs(first, second).values())
-    one = sum(a and not b for a, b, _ in pairs)
-    other = sum(b and not a for a, b, _ in pairs)
-    p = float(binomtest(one, one + other, 0.5).pvalue) if one + other else 1.0
-    return McNemar(len(pairs), one, other, p)
+    pairs = _pairs(first, second)
+    by_clip: dict[str, int] = defaultdict(int)
+    for (clip, _), (a, b, _) in pairs.items():
+        by_clip[clip] += int(a) - int(b)
+    one = sum(a and not b for a, b, _ in pairs.values())
+    other = sum(b and not a for a, b, _ in pairs.values())
+    return McNemar(len(pairs), one, other, sign_flip_p(by_clip.values()))
 
 
 def compare(firsts: Sequence[Predictions], seconds: Sequence[Predictions]) -> Comparison:

@@ -91,10 +91,10 @@ class Live:
     """A recogniser at work on a source, as a context manager; iterate over it for all that it sees.
 
     `source` is a camera's number or device, an address, a file's path, or `-` for stdin. `fps` is the rate at which
-    frames are taken, by default the model's, else the source's. `window` and `stride` are as in `Recognizer.stream`. A label is
-    given where its calibrated probability reaches `threshold`, and left where it falls `margin` below it or another
-    leads by as much. For `pace`, `retries` and `timeout` see kinegru.video.capture.Capture; for `raw`, `raw_fps` and
-    `options` kinegru.video.sources.find. `record` is a video file for all pictures with the label drawn.
+    frames are taken, by default the model's, else the source's. `window` and `stride` are as in `Recognizer.stream`. A
+    label is given where its calibrated probability reaches `threshold`, and left where it falls `margin` below it or
+    another leads by as much. For `pace`, `retries` and `timeout` see kinegru.video.capture.Capture; for `raw`,
+    `raw_fps` and `options` kinegru.video.sources.find. `record` is a video file for all pictures with the label drawn.
 
     Raises UsageError for settings out of range at once, VideoError for a source that cannot be read when it is found.
 

@@ -19,7 +19,7 @@ from kinegru.reproduction.plan import Job, Protocol
 from kinegru.reproduction.runner import AfterJob, Failed, SecondsLeft, note_failure, pool_job, train_fold
 from kinegru.training.interrupts import Interrupted
 from kinegru.training.side_by_side import fold_pool, with_share_of_decoders
-from kinegru.verbs.run import RunResult, finished_run
+from kinegru.verbs.run import RunResult
 
 SECONDS_BETWEEN_TABLES = 60.0  # drawing a table takes seconds, in which no result is taken in
 
@@ -38,7 +38,7 @@ def run_side_by_side(
     todo = [job for job in jobs if job.state() != "finished"]
     for job in todo:
         if job.state() == "changed":
-            say(f"{job.folder}: run again, because {'; '.join(job.changes())}")
+            say(f"{job.folder}: {job.why_again()}")
         job.open()
     with fold_pool(processes) as (pool, stop):
         progress = _Progress(pool, processes, todo, protocol, catalog, keep_models)
@@ -59,7 +59,8 @@ class _Progress:
         self.running: dict[Future[RunResult | None], tuple[Job, int | None]] = {}
         self.left = {job.folder: 0 for job in jobs}  # folds to train
         for job in jobs:
-            places = [place for place, fold in enumerate(job.folds) if finished_run(job.fold_folder(fold)) is None]
+            finished = job.finished_folds()
+            places = [place for place, fold in enumerate(job.folds) if fold not in finished]
             self.left[job.folder] = len(places)
             self.waiting += [(job, place) for place in places] or [(job, None)]
 

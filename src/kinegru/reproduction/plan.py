@@ -10,7 +10,9 @@ Notable:
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
+import itertools
 import json
 import re
 import shlex
@@ -21,10 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kinegru.data.catalog import Catalog
-from kinegru.data.feature_cache import content_digest
-from kinegru.data.splits import Split, digest_of_splits, make_splits
+from kinegru.data.splits import Split, digest_of_splits, folder_names, make_splits
 from kinegru.errors import KineGRUError, UsageError
-from kinegru.files import atomic_write
+from kinegru.files import atomic_write, content_digest
 from kinegru.models.zoo import model_options
 from kinegru.reproduction.rows import FULL, Row
 from kinegru.training.settings import TrainSettings
@@ -92,13 +93,15 @@ class Job:
 
     def fold_folder(self, fold: Split) -> Path:
         """Of one fold's run; the job's own folder where there is only one."""
-        return self.folder if len(self.folds) == 1 else self.folder / re.sub(r"[^\w.-]+", "-", fold.name)
+        if len(self.folds) == 1:
+            return self.folder
+        return self.folder / folder_names(self.folds)[[one.name for one in self.folds].index(fold.name)]
 
     def finished_folds(self) -> list[Split]:
         """All of a finished job, also where only its pooled result was kept."""
-        if (self.folder / "metrics.json").exists():
+        if _whole(self.folder / "metrics.json"):
             return list(self.folds)
-        return [fold for fold in self.folds if (self.fold_folder(fold) / "metrics.json").exists()]
+        return [fold for fold in self.folds if _whole(self.fold_folder(fold) / "metrics.json")]
 
     def state(self) -> State:
         """Where the job stands, from its folder."""
@@ -106,7 +109,12 @@ class Job:
             return "new"
         if self.changes():
             return "changed"
-        return "finished" if (self.folder / "metrics.json").exists() else "begun"
+        return "finished" if _whole(self.folder / "metrics.json") else "begun"
+
+    def set_aside(self) -> Path:
+        """Where results of other settings go: SEED-before, or SEED-before-2 and so on."""
+        places = (f"{self.folder.name}-before{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
+        return next(place for name in places if not (place := self.folder.with_name(name)).exists())
 
     def changes(self) -> list[str]:
         """What decides the result and differs from what lies in the folder, in words."""
@@ -123,11 +131,17 @@ class Job:
             if before.get(name) != now.get(name) and name.removeprefix("settings.") not in FREE_TO_CHANGE
         ]
 
+    def why_again(self) -> str:
+        """Why a changed job is run once more, and where its results are kept."""
+        return f"run again, because {'; '.join(self.changes())}; what was finished goes to {self.set_aside().name}"
+
     def open(self) -> None:
-        """Make the folder this job's own: what was run with other settings is removed first."""
+        """Make the folder this job's own: what was run with other settings is set aside, if any of it was finished."""
         if self.state() == "changed":
-            (self.folder / "metrics.json").unlink(missing_ok=True)  # first: a kill must not leave it finished
-            shutil.rmtree(self.folder)
+            if next(self.folder.rglob("metrics.json"), None) is None:
+                shutil.rmtree(self.folder)
+            else:
+                self.folder.rename(self.set_aside())
         if not (self.folder / IDENTITY).exists():
             with atomic_write(self.folder / IDENTITY) as file:
                 json.dump(self.identity, file, ensure_ascii=False, indent=1)
@@ -241,8 +255,15 @@ def weights_of(backbone: str | None, model: str, protocol: Protocol) -> str:
     return general if backbone == main else "none"
 
 
-def check_weights(protocol: Protocol) -> None:
-    """Raise UsageError where a weights file does not exist: better now than hours later."""
+def check_weights(protocol: Protocol, planned: Sequence[Planned]) -> None:
+    """Raise UsageError where a weights file does not exist, or is for nothing that is run: now, not hours later."""
+    models = {one.row.model for one in planned} | {one.settings.model for one in planned}
+    backbones = {_asdict(one.settings.model, one.settings.options)["backbone"] for one in planned if not one.error}
+    known = sorted(models | backbones | {name.split(".")[0] for name in backbones})
+    for name in protocol.weights:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1) or known
+            raise UsageError(f"--weights.{name}: no row has such a backbone or model: did you mean {', '.join(close)}?")
     given = {**protocol.weights, "backbone-weights": protocol.settings.backbone_weights}
     for name, value in given.items():
         if value not in ("imagenet", "none") and not Path(value).is_file():
@@ -284,6 +305,14 @@ def settings_words(settings: TrainSettings) -> list[str]:
         elif value != default[name] and (name not in FREE_TO_CHANGE or (name, value) == ("cache", "off")):
             words += [f"--{name.replace('_', '-')}", _word(value)]
     return words
+
+
+def _whole(file: Path) -> bool:
+    """Whether there is such a file, and it is JSON still."""
+    try:
+        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _word(value: Any) -> str:

@@ -51,7 +51,7 @@ def run_jobs(
             passed += len(job.folds)
             continue
         if job.state() == "changed":
-            say(f"{job.folder}: run again, because {'; '.join(job.changes())}")
+            say(f"{job.folder}: {job.why_again()}")
         try:
             for done in range(len(job.folds)):
                 track(passed + done, total, title, left=_sum_left(left(), jobs, failed))
@@ -107,7 +107,7 @@ def train_fold(
 
 def pool_job(job: Job, protocol: Protocol, catalog: Catalog) -> None:
     """The folds' tests as one result in the job's folder; of a single fold that is there already."""
-    if len(job.folds) > 1 and finished_run(job.folder) is None:
+    if len(job.folds) > 1 and job.state() != "finished":
         results = [_finished(job.fold_folder(fold)) for fold in job.folds]
         own = protocol.of(job.planned.row)
         command = own.command(job.settings, f"runs/{job.planned.slug}-seed-{job.seed}")

@@ -10,11 +10,14 @@ import dataclasses
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
+from kinegru.errors import DataError, KineGRUError
 from kinegru.training.history import Epoch
 
 
@@ -71,7 +74,11 @@ class Checkpoint:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(new))
+        try:
+            self.accelerator.save_state(str(new))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise KineGRUError(f"{self.folder}: cannot be written ({reason}); is the disk full?") from error
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             if self.folder.exists():  # else the last kill came between two renames, and the old state is the only one
@@ -82,8 +89,13 @@ class Checkpoint:
         self.accelerator.wait_for_everyone()
 
     def load(self) -> None:
-        """Restore the newest whole state."""
-        self.accelerator.load_state(str(self.folder if self.folder.is_dir() else self._old))
+        """Restore the newest whole state. Raises DataError where it is damaged."""
+        folder = self.folder if self.folder.is_dir() else self._old
+        try:
+            self.accelerator.load_state(str(folder))
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DataError(f"{folder}: cannot be read ({reason}); --overwrite starts the run anew") from error
 
     def remove(self) -> None:
         """Forget the state: the run is complete, or starts anew."""

@@ -30,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kinegru.data.dataset import Batch, ClipDataset, load_batches
 from kinegru.data.feature_cache import CachedDataset
 from kinegru.errors import DataError, UsageError
+from kinegru.files import content_digest
 from kinegru.training.batches import Step, plan_epoch
 from kinegru.training.checkpoint import Checkpoint, Progress
 from kinegru.training.history import Epoch, TensorBoard, write_history
@@ -339,8 +340,10 @@ def _shape_of_frames(dataset: ClipDataset) -> tuple[int, ...]:
 
 
 def fingerprint(dataset: ClipDataset | CachedDataset) -> str:
-    """Hexadecimal digits that change with the clips of a data set, their order and their labels."""
-    names = "\n".join(f"{clip.label}/{clip.path.name} {clip.group}" for clip in dataset.clips)
+    """Hexadecimal digits that change with the clips of a data set, their content, order and labels."""
+    names = "\n".join(
+        f"{clip.label}/{clip.path.name} {clip.group} {content_digest(clip.path)}" for clip in dataset.clips
+    )
     return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -88,11 +88,12 @@ class TrainSettings:
     """How cached maps are stored."""
 
     validation: float = 0.2
-    """Share of the training clips, by whole groups, that chooses the best epoch; 0 keeps the last epoch."""
+    """Share of the training clips, by whole groups, that chooses the best epoch; 0 keeps the last epoch. Where the data
+    names validation clips, it is they."""
     select: Literal["top1", "loss"] = "top1"
     """What the best epoch is best at on the validation clips."""
     patience: int = 0
-    """Stop after this many epochs without a better one; 0 never stops early."""
+    """Stop after this many epochs without a better one on the validation clips; 0 never stops early."""
     max_bad_clips: float = 0.05
     """Share of clips that may be unreadable before training stops."""
 
@@ -131,6 +132,11 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
+        check_seed(self.seed)
+        for name, value in (("colour", self.colour), ("crop_scale", self.crop_scale), ("time_crop", self.time_crop)):
+            if not (0 if name == "colour" else 1e-6) <= value <= 1:
+                above = "between 0 and 1" if name == "colour" else "above 0 and at most 1"
+                raise UsageError(f"--{name.replace('_', '-')} must be {above}, not {value}")
         if self.rate is not None and self.rate <= 0:
             raise UsageError(f"--rate must be above 0, not {self.rate}")
         if self.windows < 1 or (self.windows > 1 and self.rate is None):
@@ -171,3 +177,14 @@ class TrainSettings:
         True
         """
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that torch, NumPy and scikit-learn do not all take.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    kinegru.errors.UsageError: --seed must lie between 0 and 4294967295, not -1
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed must lie between 0 and {2**32 - 1}, not {seed}")

@@ -19,6 +19,7 @@ from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.recognition.engines import EngineName
 from kinegru.recognition.recognizer import Recognizer
+from kinegru.training.settings import check_seed
 from kinegru.verbs.provenance import seen_in_training, versions
 from kinegru.verbs.reporting import write_run_report
 from kinegru.verbs.run import siblings_in_words
@@ -67,7 +68,8 @@ def evaluate(
     Args:
         model: Model file, RUN folder, or hub id.
         data: Folder of class folders, CSV with path,label[,group,split], UCF101 or HMDB51 root.
-        out: Folder for the results; by default `evaluation` beside the model file.
+        out: Folder for the results, which replace those of an earlier evaluation; by default `evaluation` beside the
+            model file.
         split: Evaluate only the test clips of this split; `model` is the split the model was trained with.
         group_pattern: Regular expression whose first group, found in a clip's path, is its group.
         lists: Folder of the official split lists, where it is not beside the clips.
@@ -80,6 +82,11 @@ def evaluate(
     began = time.monotonic()
     if batch < 1:
         raise UsageError(f"--batch must be at least 1, not {batch}")
+    if seed is not None:
+        check_seed(seed)
+    folder = Path(out) if out else _beside(model)
+    if (folder / "settings.yaml").exists():
+        raise UsageError(f"{folder}: holds a run, whose own test would be lost; name another folder with --out")
     recognizer = Recognizer.load(model, device, engine)
     catalog = load_catalog(data, group_pattern, lists)
     known = recognizer.provenance
@@ -96,7 +103,7 @@ def evaluate(
     seen, siblings = seen_in_training(catalog, clips, known.get("trained_on", {}))
     if seen and split is not None and not allow_trained_clips:
         raise DataError(
-            f"{model}: {seen} of the {len(clips)} test clips of split {split} were trained on, by their names (the "
+            f"{model}: {seen} of the {len(clips)} test clips of split {split} were trained on, by name or content (the "
             f"model's own split is {known.get('split', 'not known')}); a test on them says nothing about new clips; "
             "--allow-trained-clips measures it all the same"
         )
@@ -106,8 +113,9 @@ def evaluate(
             f"warning: {seen} of these {len(clips)} clips were in the training set: "
             "the result says nothing about new clips"
         )
-    folder = Path(out) if out else _beside(model)
-    notes = [f"{seen} of {len(clips)} evaluated clips were in the training set"] if seen else []
+    notes = list(catalog.notes)
+    if seen:
+        notes.append(f"{seen} of {len(clips)} evaluated clips were in the training set")
     if recognizer.engine.name != "torch":
         notes.append(f"the model was run by engine {recognizer.engine.name}")
     context = RunContext(

@@ -92,6 +92,8 @@ def export(
     """
     if calibration_clips < 1 or measured_clips < 1 or not 0 <= least_same <= 1:
         raise UsageError("--calibration-clips and --measured-clips must be at least 1, --least-same from 0 to 1")
+    if split is not None and data is None:
+        raise UsageError("--split is of the clips that --data names: give both")
     if format in INT8 and data is None:
         raise UsageError("an int8 export is calibrated on clips: give them with --data")
     require_packages(format)

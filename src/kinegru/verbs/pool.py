@@ -49,8 +49,9 @@ def pool_runs(
     if measured.distinct_clips < measured.clips:
         notes.append(_repeats_in_words(predictions, measured))
 
-    def mean(name: str) -> int:
-        return round(statistics.mean(context[name] or 0 for context in contexts))
+    def mean(name: str) -> int | None:
+        values = [context[name] for context in contexts]
+        return None if None in values else round(statistics.mean(values))
 
     context = dataclasses.replace(
         RunContext.of(contexts[0]),

@@ -15,12 +15,14 @@ import kinegru
 from kinegru.data import official
 from kinegru.data.catalog import Catalog, Clip
 from kinegru.evaluation.context import RunContext
+from kinegru.files import content_digest
 from kinegru.training.settings import TrainSettings
 
 
 def provenance(
     catalog: Catalog, context: RunContext, settings: TrainSettings, clips: Iterable[Clip], metrics: dict[str, Any]
 ) -> dict[str, Any]:
+    """For a model file's header: plain values, without names of clips or paths. `clips` trained and validated it."""
     clips = list(clips)
     return {
         "data": catalog.describe(),
@@ -33,6 +35,7 @@ def provenance(
         "metrics": {name: metrics[name] for name in ("right", "clips", "top1", "top5", "wilson")},
         "trained_on": {
             "clips": sorted({fingerprint(lasting_name(catalog, clip)) for clip in clips}),
+            "contents": sorted({content_digest(clip.path)[:16] for clip in clips}),
             "groups": sorted({fingerprint(clip.group) for clip in clips if clip.group is not None}),
         },
     }
@@ -43,8 +46,8 @@ def seen_in_training(
 ) -> tuple[int | None, int | None]:
     """How many of the clips a model was trained on, and how many have a sibling among those; None: not known.
 
-    `trained_on` is what `provenance` put into the model file; validation clips count as trained on. Siblings are not
-    known where the model or the data has no groups.
+    `trained_on` is what `provenance` put into the model file; validation clips count as trained on. A clip was trained
+    on where one of its name or its content was. Siblings are not known where the model or the data has no groups.
 
     >>> clips = (Clip(Path("set/run/ann.mp4"), "run", "ann"), Clip(Path("set/run/bob.mp4"), "run", "bob"))
     >>> catalog = Catalog(Path("set"), clips, ("run",), "folder")
@@ -56,14 +59,17 @@ def seen_in_training(
     clips, names, groups = list(clips), set(trained_on.get("clips", ())), set(trained_on.get("groups", ()))
     if not names:
         return None, None
+    contents = set(trained_on.get("contents", ()))
     seen = sum(
         not names.isdisjoint((fingerprint(lasting_name(catalog, clip)), short_fingerprint(catalog.name(clip))))
+        or (bool(contents) and content_digest(clip.path)[:16] in contents)
         for clip in clips
     )
     if not groups or not catalog.groups:
         return seen, None
     known = [clip.group for clip in clips if clip.group is not None]
-    return seen, sum(not groups.isdisjoint((fingerprint(group), short_fingerprint(group))) for group in known)
+    siblings = sum(not groups.isdisjoint((fingerprint(group), short_fingerprint(group))) for group in known)
+    return seen, siblings if siblings or len(known) == len(clips) else None
 
 
 def portable(settings: TrainSettings) -> dict[str, Any]:

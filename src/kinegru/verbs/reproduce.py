@@ -30,7 +30,7 @@ from kinegru.reproduction.results import TableResult, gather
 from kinegru.reproduction.rows import CHOICES, TABLES, Table, choices_table, chosen_rows, figures_table, leak_table
 from kinegru.reproduction.runner import Failed, run_jobs
 from kinegru.training.processes import make_accelerator
-from kinegru.training.settings import TrainSettings
+from kinegru.training.settings import TrainSettings, check_seed
 
 What = Literal["table1", "table2", "table3", "table4", "figures", "choices", "leak"]
 
@@ -121,17 +121,19 @@ def reproduce(
     """
     settings = settings or TrainSettings()
     _check(settings, seeds, processes)
+    if what == "leak" and split is not None:
+        raise UsageError(f"--split {split}: leak has its own, one by clip and one by group; leave it out")
     catalog = load_catalog(data, group_pattern, lists)
     folder = Path(out) if out else Path("runs") / "reproduce" / (Path(data).resolve().stem or "data")
     protocol = Protocol(
         data, split or default_split(catalog), folder, settings, group_pattern, lists, weights or {}, scratch
     )
-    check_weights(protocol)
     if make_accelerator(settings).num_processes > 1:
         raise UsageError("reproduce runs one process; `accelerate launch ... kinegru train` trains one row with many")
     table = _table(what, protocol)
     asked = chosen_rows(table, rows)
     planned = [plan_row(row, protocol) for row in asked]
+    check_weights(protocol, planned)
     jobs = plan_jobs(planned, seeds, protocol, catalog)
     book = CostBook(folder / "costs.json", len(catalog.labels), keep=not dry_run)
 
@@ -248,6 +250,8 @@ def _check(settings: TrainSettings, seeds: list[int], processes: int) -> None:
         raise UsageError(f"--processes {processes}: give 1 or more")
     if settings.seed != 0:
         raise UsageError("--seed: reproduce takes --seeds, such as --seeds 0 1 2")
+    for seed in seeds:
+        check_seed(seed)
     if not seeds or len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds {' '.join(map(str, seeds))}: give different whole numbers")
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from kinegru.data.catalog import Catalog, Clip
 from kinegru.data.dataset import ClipDataset, plain_views
 from kinegru.data.feature_cache import CachedDataset
 from kinegru.data.flow_cache import FlowCache
-from kinegru.data.splits import Split, count_siblings, digest_of_splits, hold_out
+from kinegru.data.splits import Split, digest_of_splits, hold_out, known_siblings
 from kinegru.data.statistics import clip_statistics
 from kinegru.errors import DataError
 from kinegru.evaluation.context import RunContext
@@ -51,7 +51,7 @@ class RunResult:
 
     run: Path
     split: str
-    siblings: int | None  # test clips with a sibling in training; None where no groups are known
+    siblings: int | None  # test clips with a sibling in training; None where groups are not known
     metrics: dict[str, Any]
     bad_clips: dict[str, str] = field(default_factory=dict)
 
@@ -86,11 +86,13 @@ def train_split(
     accelerator = make_accelerator(settings)
     tell = say if accelerator.is_main_process else lambda message: None
     train_clips, validation_clips = _validation(split, settings)
-    for note in split.notes:
+    for note in (*catalog.notes, *split.notes):
         tell(f"note: {note}")
+    if settings.patience and not validation_clips:
+        tell("note: --patience has nothing to go by: there are no validation clips")
     tell(
         f"{split.name}: {len(train_clips)} clips to train on, {len(validation_clips)} to choose on, "
-        f"{len(split.test)} to test on; {siblings_in_words(split.siblings if catalog.groups else None)}"
+        f"{len(split.test)} to test on; {siblings_in_words(split.siblings)}"
     )
     torch.manual_seed(settings.seed)
     model = create_model(
@@ -111,7 +113,8 @@ def train_split(
         fitted = _fit(model, datasets, settings, run, accelerator, bad, resume)
         calibration = _calibrate(model, datasets["validation"], settings, accelerator)
         scores = _test(model, datasets["test"], settings, accelerator)
-    bad = fitted.bad_clips | {str(datasets["test"].clips[i].path): why for i, why in scores.errors.items()} | bad
+        require_few_bad(_unreadable(datasets["test"], scores.errors), len(datasets["test"]), settings.max_bad_clips)
+    bad = fitted.bad_clips | _unreadable(datasets["test"], scores.errors) | bad
     used = (*train_clips, *validation_clips)
     predictions = _predictions(catalog, datasets["test"].clips, scores, split.name)
     bad_clips = {_short(catalog, path): why.removeprefix(f"{shown(path)}: ") for path, why in bad.items()}
@@ -122,7 +125,7 @@ def train_split(
         notes=(*catalog.notes, *split.notes),
         split=split.name,
         dealt=digest_of_splits(catalog, [split]),
-        siblings=count_siblings(used, datasets["test"].clips) if catalog.groups else None,
+        siblings=known_siblings(used, datasets["test"].clips),
         train_clips=len(train_clips),
         validation_clips=len(validation_clips),
         train_groups=_groups(train_clips),
@@ -195,10 +198,14 @@ def _cached(
                 model, dataset, views, folder, accelerator, precision=settings.cache_precision,
                 workers=settings.decoders, say=tell, track=track,
             )  # fmt: skip
-        unreadable = {str(dataset.clips[index].path): why for index, why in errors.items()}
+        unreadable = _unreadable(dataset, errors)
         require_few_bad(unreadable, len(dataset), settings.max_bad_clips)
         bad |= unreadable
     return dict(cached), bad
+
+
+def _unreadable(dataset: Any, errors: Mapping[int, str]) -> dict[str, str]:
+    return {str(dataset.clips[index].path): why for index, why in errors.items()}
 
 
 def _cache_folder(settings: TrainSettings) -> Path:
@@ -263,10 +270,19 @@ def _predictions(catalog: Catalog, clips: Sequence[Clip], scores: Scores, fold: 
 
 
 def stored(run: Path) -> dict[str, Any]:
-    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    """What `finish` wrote of a run. Raises DataError where it is damaged or no run's."""
+    file = run / "metrics.json"
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if not {"split", "siblings", "metrics", "bad_clips", "context"} <= kept.keys():
+            raise ValueError("it is of no training run")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{file}: damaged ({error}); delete it to have the run tested again") from None
+    return kept
 
 
 def finish(result: RunResult, context: RunContext) -> None:
+    """Write `metrics.json`: from now on the run is a finished one."""
     with atomic_write(result.run / "metrics.json") as file:
         json.dump({**result.to_dict(), "context": dataclasses.asdict(context)}, file, ensure_ascii=False, indent=1)
 
@@ -282,7 +298,7 @@ def siblings_in_words(siblings: int | None) -> str:
     '0 test clips have a sibling in training'
     """
     if siblings is None:
-        return "whether test clips have siblings in training is not known: no groups were given"
+        return "whether test clips have siblings in training is not known: not every clip's group is given"
     return f"{siblings} test clips have a sibling in training"
 
 

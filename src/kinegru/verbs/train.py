@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import yaml
 
 from kinegru.console import progress_bar, say
 from kinegru.data.catalog import Catalog, load_catalog
-from kinegru.data.splits import Split, default_split, digest_of_splits, make_splits
+from kinegru.data.splits import Split, default_split, digest_of_splits, folder_names, make_splits
 from kinegru.errors import DataError, KineGRUError, UsageError
 from kinegru.files import atomic_write
 from kinegru.training.interrupts import Interrupted
@@ -106,7 +105,7 @@ def train(
             on_main_process(say, f"{run} holds the finished run: nothing is trained")
         result = done.get(run) or train_fold(splits[0], run=run)
         return TrainResult(run, result.metrics, [result], result.siblings)
-    folds = [(one, run / re.sub(r"[^\w.-]+", "-", one.name)) for one in splits]
+    folds = [(one, run / name) for one, name in zip(splits, folder_names(splits), strict=True)]
     finished = on_main_process(_finished, catalog, folds) if resume else {}
     if processes == 1:
         results = _in_turn(train_fold, folds, finished)
@@ -197,7 +196,7 @@ def _held_settings(
     file = run / "settings.yaml"
     if file.exists() and resume:
         mine = asked | settings.to_dict()
-        theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+        theirs = _read_settings(file)
         default = dict.fromkeys(asked) | TrainSettings().to_dict()
         for name, value in mine.items():
             other = value != default[name] and value != theirs.get(name)
@@ -210,9 +209,21 @@ def _held_settings(
         changed = {name: mine[name] for name in FREE_TO_CHANGE if mine[name] != default[name]}
         held = TrainSettings(**{name: theirs[name] for name in fields if name in theirs} | changed)
         return held, {name: theirs.get(name) for name in asked}
+    if not file.exists() and (taken := [name for name in (*FILES, *FOLDERS) if (run / name).exists()]):
+        raise UsageError(f"{run / taken[0]}: is there already, of no run; name a folder without it with --out")
     if _begun(run) and not overwrite:
         raise UsageError(f"{run}: holds a run already; --resume continues it, --overwrite starts anew")
     return settings, asked
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{file}: is no YAML any more ({' '.join(str(error).split())})") from None
+    if not isinstance(read, dict):
+        raise DataError(f"{file}: damaged, it holds no settings; --overwrite starts anew")
+    return read
 
 
 def _begun(run: Path) -> bool:
@@ -232,15 +243,29 @@ def _open_run(run: Path, about: dict[str, Any], settings: TrainSettings, resume:
         yaml.safe_dump({**about, **settings.to_dict()}, handle, sort_keys=False, allow_unicode=True)
 
 
+FILES = ("metrics.json", "history.csv", "predictions.csv", "report.html", "model.safetensors", "settings.yaml")
+FOLDERS = (
+    "checkpoint",
+    "checkpoint.old",
+    "checkpoint.new",
+    "figures",
+    "tensorboard",
+)  # with FILES all that a run writes
+
+
 def _remove_run(run: Path) -> None:
-    """Delete what a run wrote, and nothing else that may lie in the folder."""
-    for name in ("metrics.json", "history.csv", "predictions.csv", "report.html", "model.safetensors", "settings.yaml"):
-        (run / name).unlink(missing_ok=True)
-    for name in ("checkpoint", "checkpoint.old", "checkpoint.new", "figures", "tensorboard"):
-        shutil.rmtree(run / name, ignore_errors=True)
-    for child in run.iterdir():
-        if any((child / name).exists() for name in ("metrics.json", "history.csv", "checkpoint")):  # of a fold
-            _remove_run(child)
+    """Delete what a run wrote, and nothing else that may lie in the folder, such as another run."""
+    for folder in (run, *filter(_is_fold, run.iterdir())):
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        for name in FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _is_fold(folder: Path) -> bool:
+    """Whether a run's folder in it is one of its folds; a run of its own has settings."""
+    own = (folder / "settings.yaml").exists()
+    return not own and ((folder / "history.csv").exists() or (folder / "checkpoint").is_dir())
 
 
 def _command(data: str, run: Path, split: str, asked: dict[str, str | None]) -> str:
