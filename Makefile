@@ -2,7 +2,8 @@
 # test   all tests
 # lint   style and types
 # docs   the documentation as a site, in site/
-# bench  every figure that needs no GPU, 10 minutes each at most, into runs/bench; DATA=folder reads your clips
+# bench  every figure that needs neither a GPU nor a trained model, 15 minutes each at most, into runs/bench;
+#        DATA=folder reads your clips
 #
 # PYTHON is the interpreter that makes .venv (3.10 or newer); JOBS test processes run at a time; TORCH_INDEX is the
 # address of a package index with CPU builds of torch, where the default one has CUDA builds only.

@@ -28,11 +28,11 @@ from kinegru.data.catalog import load_catalog
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import CachedDataset
 from kinegru.models.zoo import create_model
+from kinegru.runs.provenance import machine
 from kinegru.training.features import fill_cache
 from kinegru.training.loop import fit
 from kinegru.training.processes import make_accelerator
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.provenance import machine
 
 PROFILES = ("tail", "head")
 

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from calls import graphed, lazily
 from ceiling import MATRIX, matrix_product
-from report import command, publish
+from report import about, command, publish, table
 from torch import Tensor, nn
 
-from kinegru.measuring import Call, Side, about, graphed, interleave, lazily, ratio, table
+from kinegru.measuring import Call, Side, interleave, ratio
+from kinegru.models.convgru import ConvGRU
 from kinegru.models.counting import count
-from kinegru.models.temporal import ConvGRU
 
 OURS, SIX = "KineGRU", "six convolutions a step"
 EACH, POOLED = "nn.GRU at each position", "nn.GRU on pooled maps"

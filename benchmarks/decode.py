@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from report import command, publish
 
-from kinegru.verbs.provenance import machine
+from kinegru.runs.provenance import machine
 from kinegru.video.container import THREADS_VARIABLE, Decoder
 from kinegru.video.loading import load_images
 from kinegru.video.reader import probe

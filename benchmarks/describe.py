@@ -13,7 +13,7 @@ from typing import Any
 def describe(device: str = "cpu") -> dict[str, Any]:
     """What a measured time depends on."""
     try:
-        from kinegru.verbs.provenance import machine
+        from kinegru.runs.provenance import machine
 
         found = machine()
     except (ImportError, metadata.PackageNotFoundError):  # the reader of videos is missing, and not needed here

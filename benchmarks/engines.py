@@ -26,10 +26,10 @@ from unittest import mock
 import numpy as np
 import torch
 from ceiling import FLOPS, MATRIX, matrix_product
-from report import command, publish
+from report import about, command, publish, table
 from torch import nn
 
-from kinegru.measuring import about, interleave, quartiles, ratio, table
+from kinegru.measuring import interleave, quartiles, ratio
 from kinegru.models.counting import count
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
@@ -38,7 +38,7 @@ from kinegru.recognition.export import Format, export_model
 from kinegru.recognition.exported import ExportedEngine
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.stream import Stream
-from kinegru.verbs.provenance import machine
+from kinegru.runs.provenance import machine
 from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import example_clip, render_clip
 from kinegru.video.transforms import Preprocessing

@@ -25,10 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from describe import describe
-from report import command
-
-from kinegru.files import write_result
-from kinegru.measuring import about, table
+from report import about, command, table, write_result
 
 PARTS = {"card": 0.1, "inference": 0.5, "training": 0.23, "convgru": 0.17}  # share of the time, at most
 MINUTES, QUICK = 3.8, 1.4

@@ -14,11 +14,12 @@ from typing import Any
 
 import convgru
 import torch
+from calls import graphed, lazily
 from describe import describe
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinegru.measuring import Call, Side, graphed, interleave, lap, lazily
+from kinegru.measuring import Call, Side, interleave, lap
 from kinegru.models.counting import Work, count
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.models.zoo import create_model

@@ -18,16 +18,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from report import command, publish
+from report import about, command, publish, table
 
 from kinegru.data.catalog import load_catalog
 from kinegru.data.splits import make_split
-from kinegru.measuring import about, table
 from kinegru.models.modelfile import FILE_NAME
 from kinegru.recognition.exported import ExportedEngine
 from kinegru.recognition.recognizer import Recognizer
+from kinegru.runs.provenance import machine
 from kinegru.verbs.export import Cost, export, measure_cost, spread
-from kinegru.verbs.provenance import machine
 
 
 def measure(run: Path, arguments: argparse.Namespace) -> tuple[Cost, dict[str, Any]]:

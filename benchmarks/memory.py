@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-from report import command, publish
+from report import about, command, publish, table
 
-from kinegru.measuring import about, quartiles, run_process, table
+from kinegru.measuring import quartiles, run_process
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
-from kinegru.verbs.provenance import machine
+from kinegru.runs.provenance import machine
 from kinegru.video.puppet import ACTIONS
 from kinegru.video.synthetic import render_clip
 from kinegru.video.transforms import Preprocessing

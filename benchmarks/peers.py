@@ -23,15 +23,15 @@ import kinegru.models.torchvision_ops  # noqa: F401  isort: skip  (before torchv
 import numpy as np
 import torch
 import torchvision
-from report import command, publish
+from report import about, command, publish, table
 from torch import nn
 from torchvision.models import video
 
-from kinegru.measuring import Call, about, interleave, ratio, table
+from kinegru.measuring import Call, interleave, ratio
 from kinegru.models.counting import count
 from kinegru.recognition.recognizer import Recognizer
+from kinegru.runs.provenance import machine
 from kinegru.verbs.benchmark import untrained
-from kinegru.verbs.provenance import machine
 from kinegru.video.synthetic import render_clip
 
 CLASSES = 101

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import yaml
-from report import command, publish
+from report import about, command, publish
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,11 +34,10 @@ from kinegru.data.catalog import load_catalog
 from kinegru.data.dataset import ClipDataset
 from kinegru.data.feature_cache import FeatureCache
 from kinegru.data.official import COUNTS
-from kinegru.measuring import about
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.models.zoo import create_model
+from kinegru.runs.provenance import machine
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.provenance import machine
 from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import render_clip
 from kinegru.video.writer import write_video

@@ -16,15 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import command, publish
+from report import about, command, publish, table
 
-from kinegru.measuring import Call, ProcessRun, about, interleave, quartiles, ratio, run_process, table
+from kinegru.measuring import Call, ProcessRun, interleave, quartiles, ratio, run_process
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
 from kinegru.recognition.export import export_model
 from kinegru.recognition.exported import export_folder
 from kinegru.recognition.recognizer import Recognizer
-from kinegru.verbs.provenance import machine
+from kinegru.runs.provenance import machine
 from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import example_clip
 from kinegru.video.transforms import Preprocessing

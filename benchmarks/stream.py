@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import command, publish
+from report import about, command, publish, table
 
-from kinegru.measuring import about, table
 from kinegru.models.counting import count
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.speed import measure_streams
+from kinegru.runs.provenance import machine
 from kinegru.verbs.benchmark import untrained
-from kinegru.verbs.provenance import machine
 from kinegru.video.synthetic import render_clip
 
 MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {

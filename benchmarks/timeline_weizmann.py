@@ -24,7 +24,7 @@ from kinegru.console import say
 from kinegru.data.catalog import Clip, load_catalog
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.timeline import UNKNOWN_LABEL, Rules, Segment
-from kinegru.verbs.provenance import versions
+from kinegru.runs.provenance import versions
 from kinegru.video.reader import iter_frames, probe
 from kinegru.video.writer import write_video
 

@@ -5,6 +5,8 @@ How fast anything is cannot be tested here: times in a test say nothing.
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import re
 import subprocess
@@ -44,3 +46,9 @@ def test_a_benchmark_prints_ratio_spread_and_machine_and_writes_its_result(name,
     page = (tmp_path / "out/result.md").read_text(encoding="utf-8")
     assert done.stdout.endswith(page + "\n")
     assert "Machine: processor" in page and re.search(SPREAD, page) and re.search(RATIO, page), page
+
+
+@pytest.mark.parametrize("name", ["calls", "report"])
+def test_the_examples_of_what_benchmarks_share_are_right(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted and not found.failed

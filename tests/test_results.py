@@ -13,7 +13,7 @@ from kinegru.evaluation.predictions import Predictions
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 # tables of the runs beside them; the runs of the other tables were not kept
-KEPT = ("fights/table2", "fights/table4", "weizmann/table2")
+KEPT = ("fights/table2", "fights/table3", "fights/table4", "weizmann/table2")
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
 
 
@@ -48,3 +48,21 @@ def test_tables_count_what_their_runs_predicted(table: str) -> None:
         for seed, right in zip(row["seeds"].split(), row["right"].split(), strict=True):
             predictions = Predictions.read(run / f"seed-{seed}" / "predictions.csv")
             assert int(predictions.correct.sum()) == int(right), run
+
+
+# tables of docs/claims.md: the heading of the first column, and the sheet whose rows stand there in the same order
+CLAIMED = {"table 4": "LSTM", "table 2": "20", "table 3": "LRCN", "choices": "the model as it is"}
+
+
+@pytest.mark.parametrize(("table", "first"), CLAIMED.items())
+def test_the_page_of_claims_gives_the_counts_of_the_sheets(table: str, first: str) -> None:
+    name = table.replace(" ", "")
+    lines = (RESULTS.parent / "docs" / "claims.md").read_text(encoding="utf-8").splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith(f"| {first}"))
+    end = next(number for number in range(begin, len(lines)) if not lines[number].startswith("|"))
+    cells = [line.replace("*", "").split("|")[2:4] for line in lines[begin:end]]
+    for column, data in enumerate(("weizmann", "fights")):
+        with (RESULTS / data / name / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            sheet = [row["right"].split() for row in csv.DictReader(file)]
+        printed = [re.findall(r"\d+", row[column].partition("(")[0]) for row in cells]
+        assert printed == sheet, f"{table} on {data}"

@@ -47,7 +47,7 @@ def quieten(debug: bool) -> None:
     logging.getLogger("kinegru").setLevel(logging.INFO)
     if not debug:
         warnings.filterwarnings("ignore")
-        for name in ("accelerate", "torch.distributed", "matplotlib", "timm"):
+        for name in ("accelerate", "torch.distributed", "matplotlib", "timm", "huggingface_hub"):
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -154,6 +154,15 @@ def duration(seconds: float) -> str:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "frame"), counted(2, "frame")
+    ('1 frame', '2 frames')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

@@ -31,3 +31,12 @@ class DataError(KineGRUError):
 
 class ModelFileError(KineGRUError):
     """A model file that cannot be used: not one of ours, truncated, of a newer format, without labels."""
+
+
+def first_line(error: BaseException) -> str:
+    """The reason that another library gave, in one line.
+
+    >>> first_line(ValueError("no such host\\n  at all")), first_line(ValueError())
+    ('no such host', 'no reason given')
+    """
+    return (str(error).strip().splitlines() or ["no reason given"])[0]

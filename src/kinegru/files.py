@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -49,20 +48,6 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-
-
-def write_result(path: str | os.PathLike[str], result: Any, page: str) -> None:
-    """A result as JSON at `path`, and as a page for people beside it, with the ending .md.
-
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_result(Path(folder) / "decode.json", {"ratio": 1.02}, "# Decoding")
-    ...     sorted(p.name for p in Path(folder).iterdir())
-    ['decode.json', 'decode.md']
-    """
-    with atomic_write(path) as file:
-        json.dump(result, file, indent=1)
-    with atomic_write(Path(path).with_suffix(".md")) as file:
-        file.write(page)
 
 
 @contextmanager

@@ -128,45 +128,6 @@ def interleave(
     return found
 
 
-def lazily(make: Callable[[], Call]) -> Call:
-    """A call that is made at its first use: then building, compiling and capturing belong to the warm-up.
-
-    >>> double = lazily(lambda: lambda: 2)
-    >>> double(), double()
-    (2, 2)
-    """
-    made: list[Call] = []
-
-    def call() -> Any:
-        if not made:
-            made.append(make())
-        return made[0]()
-
-    return call
-
-
-def graphed(call: Call, warm_up: int = 3) -> Call:
-    """`call` captured as a CUDA graph; the result's tensors are the same ones at every replay."""
-    import torch
-
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(warm_up):
-            call()
-    torch.cuda.current_stream().wait_stream(aside)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = call()
-
-    def replay() -> Any:
-        graph.replay()
-        return out
-
-    return replay
-
-
 def _attempt(side: Side, call: Call) -> Any:
     try:
         return call()
@@ -221,26 +182,3 @@ seconds = time.perf_counter() - begun
 processor = usage.ru_utime + usage.ru_stime
 print(json.dumps([seconds, processor, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]))
 """
-
-
-def table(header: list[str], rows: list[list[Any]]) -> str:
-    """A table as Markdown; numbers to the right.
-
-    >>> print(table(["side", "ms"], [["ours", 2.5]]))
-    | side | ms |
-    |---|--:|
-    | ours | 2.5 |
-    """
-    right = [all(isinstance(row[i], (int, float)) for row in rows) if rows else False for i in range(len(header))]
-    lines = [f"| {' | '.join(header)} |", "|" + "|".join("--:" if r else "---" for r in right) + "|"]
-    lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def about(described: Mapping[str, Any]) -> str:
-    """A machine's description as a line.
-
-    >>> about({"cores": 2, "torch": "2.13.0"})
-    'Machine: cores 2, torch 2.13.0.'
-    """
-    return f"Machine: {', '.join(f'{key} {value}' for key, value in described.items())}."

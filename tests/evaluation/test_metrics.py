@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinegru.errors import DataError
-from kinegru.evaluation.metrics import bootstrap_intervals, compute_metrics, reliability, wilson_interval
+from kinegru.evaluation.intervals import bootstrap_intervals, wilson_interval
+from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.predictions import Predictions
+from kinegru.evaluation.reliability import reliability
 
 
 def make(labels: list, scores: list, classes: str = "abc", groups: list | None = None, **more: object) -> Predictions:

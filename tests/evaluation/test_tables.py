@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kinegru.errors import DataError
-from kinegru.evaluation.metrics import wilson_interval
+from kinegru.evaluation.intervals import wilson_interval
 from kinegru.evaluation.predictions import Predictions
 from kinegru.evaluation.tables import score_row
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from kinegru.data.catalog import Catalog, load_catalog
 from kinegru.errors import KineGRUError, ModelFileError, UsageError
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
@@ -23,6 +25,7 @@ from kinegru.recognition.exported import ExportedEngine, export_folder, fingerpr
 from kinegru.recognition.openvino_engine import FIXED, OFTEN
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.stream import Stream
+from kinegru.verbs import export as export_verb
 from kinegru.verbs.export import export
 from kinegru.video.loading import load_clip
 from kinegru.video.reader import iter_frames
@@ -294,6 +297,51 @@ def test_an_export_takes_no_place_but_its_own(there: str, exported: Path, tmp_pa
     with pytest.raises(UsageError, match="is there and no export"):
         export(str(model), format="torch-export", out=str(out))
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def people(folder: Path) -> Catalog:
+    """Two clips of each of five people, one a class."""
+    for person in ("ann", "bob", "cyd", "dan", "eve"):
+        for label in ("a", "b"):
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            shutil.copy(example_clip(), folder / label / f"{person}_{label}.mp4")
+    return load_catalog(folder, r"/([a-z]+)_")
+
+
+@pytest.mark.parametrize("split", ["model", "leave-one-group-out:cyd", None])
+def test_eight_bits_are_fitted_and_measured_on_other_people_and_never_on_test_clips(
+    split: str | None, exported: Path, tmp_path: Path
+) -> None:
+    recognizer = Recognizer.load(exported, "cpu", "torch")
+    recognizer.provenance = {"split": "leave-one-group-out:cyd", "seed": 0, "settings": {"validation": 0.3}}
+    catalog = people(tmp_path / "clips")
+    fit, held = ({clip.group for clip in part} for part in export_verb._divide(catalog, recognizer, split))
+    assert fit and held and not fit & held
+    assert fit | held == set(catalog.groups) - ({"cyd"} if split else set())
+
+
+def test_clips_of_one_person_are_fitted_and_measured_on_and_it_is_said(exported: Path, tmp_path: Path, capsys) -> None:
+    recognizer = Recognizer.load(exported, "cpu", "torch")
+    catalog = people(tmp_path / "clips")
+    alone = Catalog(catalog.root, tuple(c for c in catalog.clips if c.group == "ann"), catalog.labels, "folder")
+    fit, held = export_verb._divide(alone, recognizer, None)
+    assert fit == held and "those it is calibrated on" in capsys.readouterr().err
+
+
+def test_an_export_that_changes_too_many_labels_is_refused(exported: Path, tmp_path: Path) -> None:
+    class Contrary(TorchEngine):
+        def clip(self, frames):
+            return -super().clip(frames)
+
+    recognizer = Recognizer.load(exported, "cpu", "torch")
+    engine = Contrary(recognizer.model, torch.device("cpu"))
+    clips = people(tmp_path / "clips").clips
+    costs: list[Any] = []
+    check = export_verb._costing(recognizer, clips, tmp_path / "out", 0.9, costs)
+    with pytest.raises(KineGRUError, match=r"out: not written, 0 of 10 clips have the same label"):
+        check(engine)
+    assert not costs
+    assert check(recognizer.engine)["cost"]["same"] == 10 and len(costs) == 1
 
 
 def test_an_export_is_made_anew_in_its_place(exported: Path, tmp_path: Path) -> None:

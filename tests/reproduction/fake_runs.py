@@ -12,7 +12,7 @@ import numpy as np
 from kinegru.data.catalog import Catalog, Clip, load_catalog
 from kinegru.evaluation.context import RunContext
 from kinegru.evaluation.predictions import Predictions
-from kinegru.reproduction.plan import Job
+from kinegru.reproduction.job import Job
 
 PATTERN = r"/([a-z]+)_"
 PEOPLE = ("ann", "bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ida")

@@ -9,7 +9,8 @@ import pytest
 from fake_runs import PATTERN, write_empty_clips, write_job
 
 from kinegru.reproduction.cost import CostBook, Machine, ModelCost, count_cost, estimate
-from kinegru.reproduction.plan import Protocol, plan_jobs, plan_row
+from kinegru.reproduction.plan import plan_jobs, plan_row
+from kinegru.reproduction.protocol import Protocol
 from kinegru.reproduction.rows import FULL, TABLES, chosen_rows
 from kinegru.training.settings import TrainSettings
 

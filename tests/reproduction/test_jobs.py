@@ -11,7 +11,9 @@ import pytest
 from fake_runs import PATTERN, write_empty_clips, write_job
 
 from kinegru.data.catalog import load_catalog
-from kinegru.reproduction.plan import IDENTITY, Job, Protocol, data_digest, plan_jobs, plan_row
+from kinegru.reproduction.job import IDENTITY, Job, data_digest
+from kinegru.reproduction.plan import plan_jobs, plan_row
+from kinegru.reproduction.protocol import Protocol
 from kinegru.reproduction.rows import TABLES
 from kinegru.reproduction.runner import read_predictions
 from kinegru.training.settings import TrainSettings

@@ -15,7 +15,9 @@ from scipy.stats import binomtest
 from kinegru.data.catalog import load_catalog
 from kinegru.reproduction.cost import CostBook, ModelCost
 from kinegru.reproduction.files import write_table
-from kinegru.reproduction.plan import Job, Protocol, plan_jobs, plan_row
+from kinegru.reproduction.job import Job
+from kinegru.reproduction.plan import plan_jobs, plan_row
+from kinegru.reproduction.protocol import Protocol
 from kinegru.reproduction.results import TableResult, gather
 from kinegru.reproduction.rows import FULL, TABLES, Table, chosen_rows, figures_table, leak_table
 from kinegru.training.settings import TrainSettings

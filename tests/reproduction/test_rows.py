@@ -12,10 +12,11 @@ from kinegru.cli import _complete_switches, make_parser
 from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
 from kinegru.reproduction.paper_figures import REPORTED
-from kinegru.reproduction.plan import Protocol, plan_row, row_model
+from kinegru.reproduction.plan import plan_row
+from kinegru.reproduction.protocol import Protocol, row_model
 from kinegru.reproduction.rows import CHOICES, FULL, TABLES, choices_table, chosen_rows, compared_pairs, figures_table
+from kinegru.runs.train import train
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.train import train
 
 ROWS = [(table.key, row) for table in TABLES.values() for row in table.rows]
 

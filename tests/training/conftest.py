@@ -19,6 +19,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_reports() -> Iterator[None]:
     """Reports of the runs in this process are not drawn: they take longer than the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("run", "pool"):
-            patch.setattr(f"kinegru.verbs.{place}.write_run_report", lambda *_: None)
+        for place in ("fold", "pool"):
+            patch.setattr(f"kinegru.runs.{place}.write_run_report", lambda *_: None)
         yield

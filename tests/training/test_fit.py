@@ -201,8 +201,9 @@ def test_a_non_finite_loss_stops_and_names_the_clips(clips: Path, tmp_path: Path
 
 
 def test_batches_of_one_clip_can_be_learnt_from(clips: Path, tmp_path: Path) -> None:
-    _, result = tiny.fit_tiny(clips, tmp_path, tiny.settings(batch=1, epochs=1))
-    assert result.history[0].train_loss > 0
+    still = {"augment": False, "options": {"dropout": 0.0, "differences": True}}
+    _, result = tiny.fit_tiny(clips, tmp_path, tiny.settings(batch=1, epochs=10, learning_rate=3e-3, **still))
+    assert result.history[-1].train_loss < 0.5 * result.history[0].train_loss
 
 
 def test_decoding_in_workers_changes_nothing(clips: Path, tmp_path: Path) -> None:

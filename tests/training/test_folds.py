@@ -40,7 +40,7 @@ def test_leave_one_group_out_pools_all_folds_and_resumes_after_finished_ones(
             raise KeyboardInterrupt  # before the second fold has begun
         return fit(model, train, validation, settings, run, *rest, **options)
 
-    monkeypatch.setattr("kinegru.verbs.run.fit", watch)
+    monkeypatch.setattr("kinegru.runs.fold.fit", watch)
     clips, run = tiny.write_clips(tmp_path / "clips", PEOPLE), tmp_path / "run"
     assert main(tiny.command(clips, run, cache=tmp_path / "cache", **OPTIONS)) == 1
     assert "--resume goes on from there" in capsys.readouterr().err

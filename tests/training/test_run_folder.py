@@ -125,7 +125,7 @@ def test_no_group_lies_on_both_sides_of_training_validation_and_test(
         seen["train"], seen["validation"] = ({clip.group for clip in d.clips} for d in (train, validation))
         return fit(model, train, validation, *rest, **options)
 
-    monkeypatch.setattr("kinegru.verbs.run.fit", watch)
+    monkeypatch.setattr("kinegru.runs.fold.fit", watch)
     assert main(tiny.command(clips, tmp_path / "run", epochs=1)) == 0
     rows = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[1:]
     seen["test"] = {row.split(",")[0].split("/")[1].split("_")[0] for row in rows}
@@ -139,7 +139,7 @@ def test_ctrl_c_while_features_are_computed_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kinegru.verbs.run.fill_cache", interrupt)
+    monkeypatch.setattr("kinegru.runs.fold.fill_cache", interrupt)
     assert main(tiny.command(clips, tmp_path / "run", cache=tmp_path / "cache")) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line == "kinegru train: interrupted; the same command with --resume goes on from there"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ import yaml
 from small_set import ACTIONS, PATTERN
 
 from kinegru.__main__ import VERBS, main
+from kinegru.training.settings import TrainSettings
 
 
 def in_a_process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -49,6 +52,10 @@ def test_help_of_a_verb_shows_every_parameter_once_and_with_dashes(kinegru, verb
 
 def test_help_of_train_explains_every_setting(kinegru):
     out = kinegru("train", "--help").out
+    listed = re.split(r"\n  --", out.partition("\noptions:")[2])[1:]
+    explained = {re.sub(r"^\[no-\]", "", part).split()[0].split(".")[0]: " ".join(part.split()[1:]) for part in listed}
+    for setting in dataclasses.fields(TrainSettings):
+        assert len(explained[setting.name.replace("_", "-")].split()) > 3, setting.name
     for name in (
         "--profile head|tail|full",
         "--epochs N",
@@ -279,7 +286,7 @@ def test_memory_that_ran_out_is_no_bug_but_says_what_takes_less(error, kinegru, 
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("kinegru.verbs.run.fit", fail)
+    monkeypatch.setattr("kinegru.runs.fold.fit", fail)
     ran = kinegru("train", clips, "--config", tiny, "--group-pattern", PATTERN)
     assert ran.status == 1 and "a smaller --micro-batch, --size or --frames takes less" in ran.err.splitlines()[-1]
 

@@ -22,10 +22,10 @@ from test_docs import as_small, blocks, commands
 from kinegru.__main__ import main
 from kinegru.data import official
 from kinegru.data.catalog import load_catalog
-from kinegru.evaluation.metrics import wilson_interval
+from kinegru.evaluation.intervals import wilson_interval
 from kinegru.evaluation.predictions import Predictions
 from kinegru.models.modelfile import read_header
-from kinegru.verbs.provenance import fingerprint, lasting_name, seen_in_training, short_fingerprint
+from kinegru.runs.provenance import fingerprint, lasting_name, seen_in_training, short_fingerprint
 from kinegru.video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +94,7 @@ def ran(sandbox: Path) -> dict[str, tuple[int, str, str]]:
     """Every command of the page, in its order: exit status, stdout, stderr. Reports of single splits are not drawn."""
     done = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kinegru.verbs.run.write_run_report", lambda *_: None)
+        patch.setattr("kinegru.runs.fold.write_run_report", lambda *_: None)
         for words in commands(PAGE):
             if words[0] in NOT_RUN_HERE:
                 continue

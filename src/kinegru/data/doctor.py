@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kinegru.console import counted
 from kinegru.data import official
 from kinegru.data.catalog import Catalog, Clip, class_folders, clip_name, is_video, load_catalog, visible
 from kinegru.data.examine import Examination, examine_all
@@ -173,9 +174,9 @@ def _clips(catalog: Catalog, found: dict[Clip, Examination], min_frames: int) ->
             yield Finding(error[0], name, error[1])
         elif info is not None:
             if info.damaged is not None:
-                yield Finding("truncated", name, f"{info.damaged}; {_count(info.frames, 'frame')} can be used")
+                yield Finding("truncated", name, f"{info.damaged}; {counted(info.frames, 'frame')} can be used")
             if info.frames < min_frames:
-                yield Finding("too_short", name, f"{_count(info.frames, 'frame')}, at least {min_frames} are needed")
+                yield Finding("too_short", name, f"{counted(info.frames, 'frame')}, at least {min_frames} are needed")
 
 
 def _same_content(catalog: Catalog, found: dict[Clip, Examination]) -> Iterator[Finding]:
@@ -217,7 +218,7 @@ def _few_clips(catalog: Catalog, found: dict[Clip, Examination], min_clips: int)
     readable = Counter(clip.label for clip, examination in found.items() if examination.info is not None)
     for label in catalog.labels:
         if readable[label] < min_clips:
-            count = _count(readable[label], "readable clip")
+            count = counted(readable[label], "readable clip")
             yield Finding("few_clips", label, f"{count}, at least {min_clips} are needed")
 
 
@@ -246,7 +247,3 @@ def _compare_lists(catalog: Catalog, problems: list[Finding], remarks: list[Find
         on_disk = f"{clip.path.parent.name}/{clip.path.stem}"
         if on_disk != name.rpartition(".")[0]:
             remarks.append(Finding("mis_cased", catalog.name(clip), f"the official lists name it {name}"))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

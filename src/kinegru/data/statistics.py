@@ -12,11 +12,14 @@ from kinegru.data.catalog import Clip
 from kinegru.errors import VideoError
 from kinegru.video.reader import VideoInfo, probe
 
+CLIPS = 500  # from twice as many on, not all are looked at
+THREADS = 8
 
-def clip_statistics(clips: Sequence[Clip], most: int = 500, threads: int = 8) -> dict[str, Any]:
-    """Median length (frames), rate (frames a second) and duration (s) of up to `most` clips, evenly chosen."""
-    chosen = clips[:: max(1, len(clips) // most)]
-    with ThreadPoolExecutor(threads) as pool:
+
+def clip_statistics(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Median length (frames), rate (frames a second) and duration (s) of clips, evenly chosen where there are many."""
+    chosen = clips[:: max(1, len(clips) // CLIPS)]
+    with ThreadPoolExecutor(THREADS) as pool:
         infos = [info for info in pool.map(_try_probe, (clip.path for clip in chosen)) if info is not None]
     if not infos:
         return {}

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinegru.console import errors_only
 from kinegru.files import atomic_write
-from kinegru.video.fonts import known_fonts
+from kinegru.fonts import known_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

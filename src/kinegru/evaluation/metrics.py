@@ -2,8 +2,7 @@
 
 Notable:
 * Clips are counted. Batch or fold accuracies are never averaged: folds are pooled first (`Predictions.concatenate`).
-* Two intervals for top-1. Wilson's takes the clips as independent. The bootstrap resamples whole groups where groups
-  are known, because clips of one person or one recording fail together; it is the honest one then.
+* Top-1 has two intervals (intervals.py), and confidence is held against accuracy (reliability.py).
 * Nothing is NaN. What has no value is 0 beside a count of 0: recall of a class without test clips (`support` 0),
   precision of a class never predicted (`predicted` 0). Mean class accuracy is over the classes that were tested.
 """
@@ -12,26 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from kinegru.errors import DataError
+from kinegru.evaluation.intervals import Interval, bootstrap_intervals, wilson_interval
 from kinegru.evaluation.predictions import Predictions
-
-BINS = 15  # of confidence, equally wide, for the calibration error (Guo et al., ICML 2017)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % interval of a share, and what was taken as independent for it."""
-
-    low: float  # in [0, 1]
-    high: float  # in [0, 1]
-    method: str  # wilson | bootstrap
-    unit: str  # clip | group: what was taken as independent
-    units: int  # how many of them
+from kinegru.evaluation.reliability import ReliabilityBin, reliability
 
 
 @dataclass(frozen=True)
@@ -54,17 +41,6 @@ class Confusion:
     predicted: str
     count: int
     share: float  # of the true class's clips
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The clips whose confidence lies in (low, high]: how sure the model was, how often it was right."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float  # mean score of the best class
-    accuracy: float  # share of clips right
 
 
 @dataclass(frozen=True)
@@ -197,86 +173,6 @@ def compute_metrics(predictions: Predictions, seed: int = 0, bootstrap: int = 10
         ),
         folds=_parts(table.folds, correct),
     )
-
-
-def wilson_interval(right: int, total: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share (Wilson, JASA 1927): sound for few clips and for all or none right.
-
-    >>> interval = wilson_interval(88, 90)
-    >>> round(interval.low, 4), round(interval.high, 4)
-    (0.9226, 0.9939)
-    """
-    if not 0 <= right <= total or total == 0:
-        raise ValueError(f"{right} of {total} is no share")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    low = 0.0 if right == 0 else max(0.0, centre - half)  # exact where rounding would leave 1e-17
-    high = 1.0 if right == total else min(1.0, centre + half)
-    return Interval(low, high, "wilson", "clip", total)
-
-
-def bootstrap_intervals(
-    correct: np.ndarray,
-    truth: np.ndarray,
-    groups: list[str] | list[str | None] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[Interval, Interval]:
-    """Percentile bootstrap intervals of top-1 and of mean class accuracy (Efron and Tibshirani, 1993).
-
-    Args:
-        correct: bool (n,), whether each clip was recognised.
-        truth: int (n,), its true class.
-        groups: n names; whole groups are drawn with replacement. `None` draws clips.
-
-    >>> correct, truth = np.array([True] * 8 + [False] * 2), np.array([0, 1] * 5)
-    >>> top1, mean_class = bootstrap_intervals(correct, truth, list("aabbccddee"))
-    >>> top1.unit, top1.units, top1.low <= 0.8 <= top1.high
-    ('group', 5, True)
-    """
-    clips = len(correct)
-    names = np.arange(clips) if groups is None else np.asarray(groups)
-    unit_of = np.unique(names, return_inverse=True)[1].reshape(-1)  # (n,), the number of each clip's unit
-    units, classes = int(unit_of.max()) + 1, int(truth.max()) + 1
-    totals = np.zeros((units, classes))  # clips of each unit and class
-    rights = np.zeros((units, classes))
-    np.add.at(totals, (unit_of, truth), 1)
-    np.add.at(rights, (unit_of, truth), correct)
-    draws = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)  # (B, units)
-    drawn, hit = draws @ totals, draws @ rights  # (B, classes)
-    tested = drawn > 0
-    top1 = hit.sum(axis=1) / drawn.sum(axis=1)  # (B,)
-    mean_class = (hit / np.maximum(drawn, 1)).sum(axis=1) / tested.sum(axis=1)  # (B,)
-    tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
-    unit = "clip" if groups is None else "group"
-    low_high = [np.quantile(values, tails) for values in (top1, mean_class)]
-    first, second = (Interval(float(low), float(high), "bootstrap", unit, units) for low, high in low_high)
-    return first, second
-
-
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[list[ReliabilityBin], float]:
-    """The reliability table and the expected calibration error: mean gap of confidence and accuracy, weighted by clips.
-
-    Args:
-        confidence: float (n,) in [0, 1], the score of each clip's predicted class.
-        correct: bool (n,).
-
-    >>> table, error = reliability(np.array([0.9, 0.9, 0.6]), np.array([True, False, True]))
-    >>> [(row.count, round(row.accuracy, 2)) for row in table], round(error, 3)
-    ([(1, 1.0), (2, 0.5)], 0.4)
-    """
-    edges = np.linspace(0, 1, bins + 1)
-    of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)  # (n,), bin (low, high]
-    table, error = [], 0.0
-    for number in np.unique(of):
-        inside = of == number
-        count, sure, right = int(inside.sum()), float(confidence[inside].mean()), float(correct[inside].mean())
-        table.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), count, sure, right))
-        error += count / len(confidence) * abs(sure - right)
-    return table, error
 
 
 def _confusions(matrix: np.ndarray, classes: list[str]) -> list[Confusion]:

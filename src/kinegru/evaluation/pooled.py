@@ -10,7 +10,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
-from kinegru.evaluation.metrics import Metrics, compute_metrics, wilson_interval
+from kinegru.evaluation.intervals import wilson_interval
+from kinegru.evaluation.metrics import Metrics, compute_metrics
 from kinegru.evaluation.predictions import Predictions
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from kinegru.evaluation.context import RunContext
-from kinegru.evaluation.metrics import Interval, Metrics
+from kinegru.evaluation.intervals import Interval
+from kinegru.evaluation.metrics import Metrics
 from kinegru.evaluation.predictions import Predictions
 
 

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kinegru.errors import DataError
-from kinegru.evaluation.metrics import Interval, compute_metrics, wilson_interval
+from kinegru.evaluation.intervals import Interval, wilson_interval
+from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.pooled import effective_clips
 from kinegru.evaluation.predictions import Predictions
 

@@ -4,13 +4,14 @@ A module here knows tensors only: no videos, no data sets, no training. timm is 
 """
 
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.convgru import ConvGRU
 from kinegru.models.encoders import FrameEncoder
 from kinegru.models.excitation import ChannelExcitation, Excitation, SpatioTemporalExcitation
 from kinegru.models.fusion import AFF, MCAM, MSCAM
 from kinegru.models.hub import from_pretrained, push_to_hub, save_pretrained
 from kinegru.models.modelfile import LoadedModel, load_model, resolve, save_model
 from kinegru.models.recognizer import ActionRecognizer
-from kinegru.models.temporal import ConvGRU, FrameMean, MapRecurrence, VectorRecurrence
+from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
 from kinegru.models.zoo import ModelOptions, create_model, list_models
 
 __all__ = [

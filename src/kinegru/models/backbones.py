@@ -92,7 +92,7 @@ def build_backbone(name: str, weights: str = "none", pad_type: str | None = None
         if weights == "imagenet":
             raise KineGRUError(
                 f"{name}: its ImageNet weights could not be downloaded ({_line(error)}); "
-                "give a local file with --backbone-weights FILE"
+                "give a local file with --backbone-weights FILE, or none to start from nothing"
             ) from error
         raise UsageError(f"{name}: timm cannot build it ({_line(error)})") from error
     config = net.pretrained_cfg

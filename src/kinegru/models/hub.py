@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kinegru.errors import ModelFileError
+from kinegru.errors import ModelFileError, first_line
 from kinegru.files import atomic_write
 from kinegru.models.modelfile import FILE_NAME, LoadedModel, load_model, read_header, resolve, save_model
 from kinegru.models.recognizer import ActionRecognizer
@@ -69,7 +69,7 @@ def push_to_hub(
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
         except Exception as error:
             raise ModelFileError(
-                f"{repo_id}: the model was not uploaded ({type(error).__name__}: {_line(error)})"
+                f"{repo_id}: the model was not uploaded ({type(error).__name__}: {first_line(error)})"
             ) from error
 
 
@@ -96,7 +96,3 @@ def model_card(path: str | os.PathLike[str], repo_id: str = "FOLDER") -> str:
         if isinstance(table, dict) and table:
             lines += [f"## {title}", "", *(f"* {key}: {value}" for key, value in table.items()), ""]
     return "\n".join(lines)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from kinegru.errors import ModelFileError, UsageError
+from kinegru.errors import ModelFileError, UsageError, first_line
 from kinegru.files import atomic_write
 from kinegru.models.recognizer import ActionRecognizer
 from kinegru.models.zoo import create_model
@@ -163,7 +163,7 @@ def resolve(path_or_hub_id: str | os.PathLike[str]) -> Path:
         return Path(hf_hub_download(repo_id, FILE_NAME, revision=revision or None))
     except Exception as error:  # unreachable, unknown, private, without the file, offline and not in its cache
         raise ModelFileError(
-            f"{text}: neither a local file nor a model the hub gives ({type(error).__name__}: {_line(error)})"
+            f"{text}: neither a local file nor a model the hub gives ({type(error).__name__}: {first_line(error)})"
         ) from error
 
 
@@ -259,7 +259,3 @@ def _check_tensors(path: Path, own: dict[str, Tensor], given: dict[str, Tensor])
     unknown = [key for key in given if key not in own]
     if unknown:
         raise ModelFileError(f"{path}: damaged, it holds weights {unknown[0]} that the model does not have")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]

@@ -35,11 +35,13 @@ from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
 from kinegru.models.compared.stam import AttentionPooling
 from kinegru.models.compared.stc_resnet import DEPTHS, STCResNet
 from kinegru.models.compared.streams import LateFusion, StreamsEncoder, parse_streams
+from kinegru.models.convgru import Variant
 from kinegru.models.encoders import FrameEncoder
 from kinegru.models.excitation import ExcitationMode
 from kinegru.models.fusion import GlobalBranch
 from kinegru.models.recognizer import ActionRecognizer, Classifier, Encoder, Temporal
-from kinegru.models.temporal import FrameMean, MapRecurrence, Readout, Variant, VectorRecurrence
+from kinegru.models.state import Readout
+from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kinegru.models.temporal import MapRecurrence, State, VectorRecurrence
+from kinegru.models.state import State
+from kinegru.models.temporal import MapRecurrence, VectorRecurrence
 
 if TYPE_CHECKING:
     from kinegru.models.recognizer import ActionRecognizer

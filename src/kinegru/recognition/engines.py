@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegru.errors import ModelFileError, UsageError
-from kinegru.models.temporal import State
+from kinegru.models.state import State
 from kinegru.recognition.fold import fold_batch_norms
 
 logger = logging.getLogger(__name__)

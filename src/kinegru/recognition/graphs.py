@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinegru.models.temporal import State
+from kinegru.models.state import State
 
 PARTS = ("trunk", "neck", "start", "step", "read")
 QUANTISED = ("trunk", "neck")  # nearly all the arithmetic is here, and nothing that is carried from frame to frame

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from kinegru.errors import UsageError
+from kinegru.recognition.prediction import likeliest
 from kinegru.recognition.timeline import UNKNOWN, UNKNOWN_LABEL, decide, tempered
 from kinegru.video.capture import Capture, Pace, Taken
 from kinegru.video.pacing import Picture
@@ -46,8 +47,7 @@ class Seen:
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The `k` likeliest classes and their probabilities, best first."""
-        best = np.argsort(-self.scores, kind="stable")[:k]
-        return [(self.labels[i], float(self.scores[i])) for i in best]
+        return likeliest(self.labels, self.scores, k)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -21,13 +21,13 @@ from kinegru.errors import ModelFileError, UsageError
 class OnnxRuntime:
     """See `exported.Runtime`. Raises UsageError where onnxruntime is missing, ModelFileError for a bad file."""
 
-    def __init__(self, files: dict[str, Path], threads: int | None = None) -> None:
+    def __init__(self, files: dict[str, Path]) -> None:
         onnxruntime = import_onnxruntime()
         self.sessions: dict[str, Any] = {}
         self.inputs: dict[str, list[str]] = {}
         for graph, file in files.items():
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads or torch.get_num_threads()
+            options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 3  # errors
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -30,11 +30,11 @@ Shapes = tuple[tuple[int, ...], ...]  # of a graph's inputs
 class OpenVINO:
     """See `exported.Runtime`. Raises UsageError where OpenVINO is missing, ModelFileError for a bad file."""
 
-    def __init__(self, files: dict[str, Path], threads: int | None = None) -> None:
+    def __init__(self, files: dict[str, Path]) -> None:
         self.core = import_openvino().Core()
         self.files = files
         self.settings = {
-            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +34,15 @@ class Prediction:
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The `k` likeliest classes and their probabilities, best first."""
-        best = np.argsort(-self.scores, kind="stable")[:k]
-        return [(self.labels[i], float(self.scores[i])) for i in best]
+        return likeliest(self.labels, self.scores, k)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: source, label, score, and every class's score."""
         scores = {label: round(float(score), 6) for label, score in zip(self.labels, self.scores, strict=True)}
         return {"source": self.source, "label": self.label, "score": round(self.score, 6), "scores": scores}
+
+
+def likeliest(labels: Sequence[str], scores: np.ndarray, k: int) -> list[tuple[str, float]]:
+    """The `k` likeliest classes and their probabilities (K,), best first; of equals the first."""
+    best = np.argsort(-scores, kind="stable")[:k]
+    return [(labels[i], float(scores[i])) for i in best]

@@ -18,9 +18,10 @@ from kinegru.models.zoo import create_model
 from kinegru.recognition.attribution import On, look
 
 CASCADE = ("classifier", "temporal", "neck", "trunk")  # from the output to the input
+SEED = 0  # of the fresh weights
 
 
-def cascade(model: ActionRecognizer, frames: Tensor, index: int, on: On = "auto", seed: int = 0) -> dict[str, float]:
+def cascade(model: ActionRecognizer, frames: Tensor, index: int, on: On = "auto") -> dict[str, float]:
     """Rank correlation of the maps for class `index` with the trained ones, as parts up to each one are randomised.
 
     `frames` (1, T, C, S, S) are the network's input; the model is left as it is. 1 is the same map, 0 an unrelated one,
@@ -35,7 +36,7 @@ def cascade(model: ActionRecognizer, frames: Tensor, index: int, on: On = "auto"
     trained = look(model, maps, index, on).heat
     found = {}
     for count, part in enumerate(CASCADE, start=1):
-        changed = randomised(model, CASCADE[:count], seed)
+        changed = randomised(model, CASCADE[:count])
         if part == "trunk":
             with torch.no_grad():
                 maps = changed.trunk(frames)
@@ -43,11 +44,11 @@ def cascade(model: ActionRecognizer, frames: Tensor, index: int, on: On = "auto"
     return found
 
 
-def randomised(model: ActionRecognizer, parts: tuple[str, ...], seed: int = 0) -> ActionRecognizer:
+def randomised(model: ActionRecognizer, parts: tuple[str, ...]) -> ActionRecognizer:
     """A copy of the model in eval mode, with these parts as training from nothing would begin with them."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(SEED)
         fresh = create_model(model.name, model.num_classes, **(model.options | {"backbone_weights": "none"}))
     fresh = fresh.to(device).eval()
     changed = copy.deepcopy(model).eval()

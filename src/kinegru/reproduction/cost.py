@@ -29,7 +29,7 @@ from kinegru.data.splits import Split
 from kinegru.errors import KineGRUError
 from kinegru.files import atomic_write
 from kinegru.models.zoo import create_model, model_options
-from kinegru.reproduction.plan import Job, Planned
+from kinegru.reproduction.job import Job, Planned
 from kinegru.training.settings import TrainSettings
 from kinegru.video.reader import read_clip
 

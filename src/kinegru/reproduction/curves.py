@@ -17,7 +17,7 @@ from kinegru.errors import DataError
 from kinegru.evaluation.figures import accuracy_curves, confusion_matrix, loss_curve, read_history
 from kinegru.evaluation.metrics import compute_metrics
 from kinegru.evaluation.predictions import Predictions
-from kinegru.reproduction.plan import Job
+from kinegru.reproduction.job import Job
 from kinegru.reproduction.runner import read_predictions
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 from kinegru.evaluation.figure_style import inline_svg, save_figure
 from kinegru.files import atomic_write
 from kinegru.reproduction.curves import paper_figures
+from kinegru.reproduction.job import Job
 from kinegru.reproduction.page import PageFigure, page
-from kinegru.reproduction.plan import Job
 from kinegru.reproduction.plot import row_plot
 from kinegru.reproduction.results import TableResult
 from kinegru.reproduction.sheets import markdown, pairs_csv, rows_csv

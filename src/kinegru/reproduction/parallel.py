@@ -15,11 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from kinegru.console import Track, say
 from kinegru.data.catalog import Catalog
 from kinegru.errors import KineGRUError
-from kinegru.reproduction.plan import Job, Protocol
+from kinegru.reproduction.job import Job
+from kinegru.reproduction.protocol import Protocol
 from kinegru.reproduction.runner import AfterJob, Failed, SecondsLeft, note_failure, pool_job, train_fold
+from kinegru.runs.fold import RunResult
 from kinegru.training.interrupts import Interrupted
 from kinegru.training.side_by_side import fold_pool, with_share_of_decoders
-from kinegru.verbs.run import RunResult
 
 SECONDS_BETWEEN_TABLES = 60.0  # drawing a table takes seconds, in which no result is taken in
 

@@ -14,8 +14,9 @@ from kinegru.evaluation.predictions import Predictions
 from kinegru.evaluation.tables import RowScore, score_row
 from kinegru.evaluation.unpaired import difference
 from kinegru.reproduction.cost import CostBook, ModelCost
+from kinegru.reproduction.job import Job, Planned
 from kinegru.reproduction.paper_figures import Reported, reported
-from kinegru.reproduction.plan import Job, Planned, Protocol
+from kinegru.reproduction.protocol import Protocol
 from kinegru.reproduction.rows import Table, compared_pairs
 from kinegru.reproduction.runner import read_predictions
 from kinegru.training.settings import TrainSettings
@@ -203,7 +204,7 @@ def in_reported(value: float | None) -> str:
 def in_spread(score: RowScore) -> str:
     """Mean, and the spread over seeds and folds, in per cent.
 
-    >>> from kinegru.evaluation.metrics import wilson_interval
+    >>> from kinegru.evaluation.intervals import wilson_interval
     >>> in_spread(RowScore((), 0.933, 0.011, 0.08, 0.932, 9, None, wilson_interval(84, 90)))
     '93.3 ± 1.1 % (folds ± 8.0)'
     """

@@ -16,12 +16,13 @@ from kinegru.data.catalog import Catalog
 from kinegru.errors import KineGRUError
 from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
-from kinegru.reproduction.plan import Job, Protocol
+from kinegru.reproduction.job import Job
+from kinegru.reproduction.protocol import Protocol
+from kinegru.runs.fold import RunResult, finished_run
+from kinegru.runs.pool import pool_runs
+from kinegru.runs.train import train
 from kinegru.training.interrupts import Interrupted
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.pool import pool_runs
-from kinegru.verbs.run import RunResult, finished_run
-from kinegru.verbs.train import train
 
 SecondsLeft = Callable[[], dict[Path, float]]  # a job's folder -> seconds that its unfinished folds will take
 Failed = dict[Path, str]  # a job's folder -> why it failed

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kinegru.console import duration
-from kinegru.reproduction.plan import settings_words
+from kinegru.reproduction.protocol import settings_words
 from kinegru.reproduction.results import (
     NOT_QUOTED,
     PairResult,

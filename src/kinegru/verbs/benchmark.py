@@ -23,7 +23,7 @@ from kinegru.recognition.engines import Engine, TorchEngine
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.speed import StreamSpeed, measure_streams
 from kinegru.recognition.stream import Stream
-from kinegru.verbs.provenance import machine
+from kinegru.runs.provenance import machine
 from kinegru.video.loading import load_windows
 from kinegru.video.reader import read_clip
 from kinegru.video.synthetic import example_clip
@@ -89,6 +89,10 @@ def benchmark(
         seconds: About how long, after three rounds.
         threads: Of the processor; by default torch's choice.
         device: Where torch computes.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        ModelFileError: for a model file or an export of it that cannot be used.
     """
     if rounds < 1 or (window is not None and window < 1) or (threads is not None and threads < 1):
         raise UsageError("--rounds, --window and --threads take numbers of at least 1")

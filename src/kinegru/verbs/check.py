@@ -29,6 +29,9 @@ def check(
         min_frames: Fewest frames a clip should have.
         min_clips: Fewest clips a class should have.
         lists: Folder of the official split lists, where it is not beside the clips.
+
+    Raises:
+        DataError: where DATA holds no clips.
     """
     with progress_bar("checking") as track:
         return check_data(

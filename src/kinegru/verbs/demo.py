@@ -61,6 +61,10 @@ def demo(data: str | None = None, *, out: str | None = None, epochs: int = SETTI
         data: Your clips (a folder of class folders, or a CSV); by default a set of drawn figures is made.
         out: Folder of the run; by default runs/demo, for your clips runs/demo-NAME. A finished run is not repeated.
         epochs: Passes over the training clips.
+
+    Raises:
+        DataError: where your clips cannot be used, or the folder holds a run of others.
+        Interrupted: after Ctrl-C or SIGTERM; the same call goes on.
     """
     run = Path(out) if out else Path("runs") / ("demo" if data is None else f"demo-{Path(data).resolve().stem}")
     pattern = None

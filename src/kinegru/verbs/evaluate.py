@@ -19,10 +19,10 @@ from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.recognition.engines import EngineName
 from kinegru.recognition.recognizer import Recognizer
+from kinegru.runs.fold import siblings_in_words
+from kinegru.runs.provenance import seen_in_training, versions
+from kinegru.runs.reporting import write_run_report
 from kinegru.training.settings import check_seed
-from kinegru.verbs.provenance import seen_in_training, versions
-from kinegru.verbs.reporting import write_run_report
-from kinegru.verbs.run import siblings_in_words
 from kinegru.video.container import shown
 
 
@@ -78,6 +78,11 @@ def evaluate(
         batch: Clips at a time.
         device: Where to compute.
         engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        DataError: where DATA cannot be read, has other classes, or its test clips were trained on.
+        ModelFileError: for a model file or an export of it that cannot be used.
     """
     began = time.monotonic()
     if batch < 1:

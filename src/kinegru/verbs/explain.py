@@ -63,6 +63,11 @@ def explain(
         scale: Full heat is the hottest place of the `clip`, or of each `frame`, which shows faint frames too.
         sanity: Also compare the maps with those of a model with random weights (Adebayo et al. 2018).
         device: Where to compute.
+
+    Raises:
+        UsageError: for options out of range, or a label or states that the model does not have.
+        ModelFileError: for a model file or an export of it that cannot be used.
+        VideoError: for a video that cannot be read.
     """
     folder = Path(out if out is not None else f"{Path(video).stem}.explain")
     if folder.exists() and not folder.is_dir():

@@ -89,6 +89,12 @@ def export(
         calibration_clips: How many clips int8 is calibrated on.
         measured_clips: At most so many other clips are recognised by torch and by int8, to say what it costs.
         least_same: Share of these that must get the same label for an int8 export to be written.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        DataError: where DATA cannot be read or divided as asked for.
+        ModelFileError: for a model file or an export of it that cannot be used.
+        KineGRUError: where the export differs from the model; nothing is written then.
     """
     if calibration_clips < 1 or measured_clips < 1 or not 0 <= least_same <= 1:
         raise UsageError("--calibration-clips and --measured-clips must be at least 1, --least-same from 0 to 1")
@@ -200,6 +206,8 @@ def _divide(catalog: Catalog, recognizer: Recognizer, split: str | None) -> tupl
             return made.train, made.validation
         clips = made.train
     fit, held = hold_out(clips, fraction, seed)
+    if not held:
+        say("note: all clips are of one group: what the export costs is measured on those it is calibrated on")
     return fit, held or fit
 
 

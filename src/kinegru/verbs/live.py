@@ -98,6 +98,11 @@ def live(
             that gives torch's numbers.
         device: Where to compute.
         json: Print each prediction as a line of JSON on stdout.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        ModelFileError: for a model file or an export of it that cannot be used.
+        VideoError: for a source that cannot be opened, or is lost for good.
     """
     if seconds is not None and not 0 < seconds < float("inf"):
         raise UsageError(f"--seconds is {seconds}: give a number above 0")

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kinegru.console import SECONDS_BETWEEN_LINES, console, say
+from kinegru.console import SECONDS_BETWEEN_LINES, console, counted, say
 from kinegru.recognition.live import Live, Seen
 from kinegru.video.container import shown
 
@@ -67,7 +67,7 @@ class Display:
         if capture.trouble is not None and capture.trouble != told:
             say(f"{self.live.source.name}: {capture.trouble}")
         if capture.reconnects != reconnects:
-            say(f"{self.live.source.name}: there again ({_count(capture.reconnects, 'reconnect')})")
+            say(f"{self.live.source.name}: there again ({counted(capture.reconnects, 'reconnect')})")
         self._told = (capture.trouble, capture.reconnects)
 
     def _numbers(self, seen: Seen | None) -> str:
@@ -78,7 +78,7 @@ class Display:
             parts.append(f"{rate:.1f} of {live.capture.rate:.1f} frames/s")
         parts.append(f"{live.drops} dropped")
         if live.source.comes_back:
-            parts.append(_count(live.reconnects, "reconnect"))
+            parts.append(counted(live.reconnects, "reconnect"))
         return " · ".join([*parts, str(timedelta(seconds=int(time.monotonic() - self.began)))])
 
     def _panel(self) -> Panel:
@@ -118,7 +118,3 @@ def _bars(classes: list[tuple[str, float]], rows: int) -> Table:
         bar = ProgressBar(total=1.0, completed=score, complete_style="cyan", finished_style="cyan") if label else ""
         table.add_row(Text(shown(label)), f"{score:.0%}" if label else "", bar)
     return table
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

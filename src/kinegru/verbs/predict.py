@@ -54,6 +54,10 @@ def predict(
         batch: Clips at a time.
         device: Where to compute.
         engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        ModelFileError: for a model file or an export of it that cannot be used.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"--top and --batch must be at least 1, not {min(top, batch)}")

@@ -15,17 +15,10 @@ from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
 from kinegru.reproduction.cost import CostBook, Estimate, Machine, estimate, measure_machine
 from kinegru.reproduction.files import write_table
+from kinegru.reproduction.job import Job
 from kinegru.reproduction.parallel import run_side_by_side
-from kinegru.reproduction.plan import (
-    Job,
-    Protocol,
-    Scratch,
-    check_weights,
-    plan_jobs,
-    plan_row,
-    protocol_options,
-    row_model,
-)
+from kinegru.reproduction.plan import check_weights, plan_jobs, plan_row
+from kinegru.reproduction.protocol import Protocol, Scratch, protocol_options, row_model
 from kinegru.reproduction.results import TableResult, gather
 from kinegru.reproduction.rows import CHOICES, TABLES, Table, choices_table, chosen_rows, figures_table, leak_table
 from kinegru.reproduction.runner import Failed, run_jobs
@@ -118,6 +111,11 @@ def reproduce(
         keep_models: Keep the model file of every fold.
         processes: Folds trained at the same time, where one does not fill the GPU or the cores.
         dry_run: Say what would be run, with estimated time and disk, and run nothing.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        DataError: where DATA cannot be read or divided as asked for.
+        Interrupted: after Ctrl-C or SIGTERM; the same call goes on.
     """
     settings = settings or TrainSettings()
     _check(settings, seeds, processes)

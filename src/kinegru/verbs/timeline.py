@@ -81,6 +81,11 @@ def timeline(
         stride: Frames from one window to the next; by default a quarter of a window.
         device: Where to compute.
         engine: torch, or what `kinegru export` wrote; auto takes an export that gives torch's numbers, if there is one.
+
+    Raises:
+        UsageError: for options out of range or that contradict each other.
+        ModelFileError: for a model file or an export of it that cannot be used.
+        VideoError: for a video that cannot be read.
     """
     rules = (rules or Rules()).check()
     prefix = _prefix(out, recording)

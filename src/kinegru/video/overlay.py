@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinegru.video.fonts import known_fonts
+from kinegru.fonts import known_fonts
 
 BAND = 0.11  # of the frame's height
 LEAST = 12  # pixels of the band

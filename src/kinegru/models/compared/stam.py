@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegru.errors import UsageError
-from kinegru.models.temporal import State, count_frames
+from kinegru.models.state import State, count_frames
 
 
 class AttentionPooling(nn.Module):

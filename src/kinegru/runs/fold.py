@@ -37,8 +37,8 @@ from kinegru.training.inference import FromStart, Scores, score_clips
 from kinegru.training.loop import FitResult, Interrupted, fit, require_few_bad
 from kinegru.training.processes import describe_machine, make_accelerator
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.provenance import portable, provenance, versions
-from kinegru.verbs.reporting import write_run_report
+from kinegru.runs.provenance import portable, provenance, versions
+from kinegru.runs.reporting import write_run_report
 from kinegru.video.container import shown
 from kinegru.video.flow import FlowReader, read_flow
 

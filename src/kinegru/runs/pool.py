@@ -21,8 +21,8 @@ from kinegru.evaluation.metrics import Metrics
 from kinegru.evaluation.pooled import pooled_metrics
 from kinegru.evaluation.predictions import Predictions
 from kinegru.training.settings import TrainSettings
-from kinegru.verbs.reporting import write_run_report
-from kinegru.verbs.run import RunResult, finish, stored
+from kinegru.runs.reporting import write_run_report
+from kinegru.runs.fold import RunResult, finish, stored
 
 
 def pool_runs(
