@@ -18,7 +18,8 @@ from typing import Any
 from kinegru.data.catalog import Catalog
 from kinegru.data.splits import digest_of_splits, make_splits
 from kinegru.errors import KineGRUError, UsageError
-from kinegru.models.zoo import model_options
+from kinegru.models.backbones import import_timm
+from kinegru.models.zoo import list_models, model_options
 from kinegru.reproduction.job import Job, Planned, data_digest, job_identity
 from kinegru.reproduction.protocol import Protocol, all_options, as_word, protocol_options
 from kinegru.reproduction.rows import FULL, Row
@@ -115,14 +116,16 @@ def weights_of(backbone: str | None, model: str, protocol: Protocol) -> str:
 
 
 def check_weights(protocol: Protocol, planned: Sequence[Planned]) -> None:
-    """Raise UsageError where a weights file does not exist, or is for nothing that is run: now, not hours later."""
-    models = {one.row.model for one in planned} | {one.settings.model for one in planned}
-    backbones = {all_options(one.settings.model, one.settings.options)["backbone"] for one in planned if not one.error}
-    known = sorted(models | backbones | {name.split(".")[0] for name in backbones})
+    """Raise UsageError where a weights file does not exist, or is for a backbone that does not: now, not hours later.
+
+    One for a backbone that none of the `planned` rows has is no mistake: rows may be left out.
+    """
+    rows = {all_options(one.settings.model, one.settings.options)["backbone"] for one in planned if not one.error}
+    here = sorted({*list_models(), *rows, *(name.split(".")[0] for name in rows)})
     for name in protocol.weights:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1) or known
-            raise UsageError(f"--weights.{name}: no row has such a backbone or model: did you mean {', '.join(close)}?")
+        if name not in here and not import_timm().is_model(name.split(".")[0]):
+            close = difflib.get_close_matches(name, here, n=1) or here
+            raise UsageError(f"--weights.{name}: no such backbone or model: did you mean {', '.join(close)}?")
     given = {**protocol.weights, "backbone-weights": protocol.settings.backbone_weights}
     for name, value in given.items():
         if value not in ("imagenet", "none") and not Path(value).is_file():
