@@ -31,14 +31,14 @@ from kinegru.evaluation.predictions import Predictions
 from kinegru.files import atomic_write
 from kinegru.models.modelfile import save_model
 from kinegru.models.zoo import create_model
+from kinegru.runs.provenance import portable, provenance, versions
+from kinegru.runs.reporting import write_run_report
 from kinegru.training.calibration import Calibration, fit_temperature
 from kinegru.training.features import default_cache_folder, fill_cache
 from kinegru.training.inference import FromStart, Scores, score_clips
 from kinegru.training.loop import FitResult, Interrupted, fit, require_few_bad
 from kinegru.training.processes import describe_machine, make_accelerator
 from kinegru.training.settings import TrainSettings
-from kinegru.runs.provenance import portable, provenance, versions
-from kinegru.runs.reporting import write_run_report
 from kinegru.video.container import shown
 from kinegru.video.flow import FlowReader, read_flow
 

@@ -20,9 +20,9 @@ from kinegru.evaluation.context import RunContext
 from kinegru.evaluation.metrics import Metrics
 from kinegru.evaluation.pooled import pooled_metrics
 from kinegru.evaluation.predictions import Predictions
-from kinegru.training.settings import TrainSettings
-from kinegru.runs.reporting import write_run_report
 from kinegru.runs.fold import RunResult, finish, stored
+from kinegru.runs.reporting import write_run_report
+from kinegru.training.settings import TrainSettings
 
 
 def pool_runs(

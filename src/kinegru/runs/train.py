@@ -20,12 +20,12 @@ from kinegru.data.catalog import Catalog, load_catalog
 from kinegru.data.splits import Split, default_split, digest_of_splits, folder_names, make_splits
 from kinegru.errors import DataError, KineGRUError, UsageError
 from kinegru.files import atomic_write
+from kinegru.runs.fold import RunResult, finished_run, stored, train_split
+from kinegru.runs.pool import pool_runs
 from kinegru.training.interrupts import Interrupted
 from kinegru.training.processes import make_accelerator, on_main_process
 from kinegru.training.settings import TrainSettings
 from kinegru.training.side_by_side import fold_pool, with_share_of_decoders
-from kinegru.runs.pool import mean_in_words, pool_runs
-from kinegru.runs.fold import RunResult, finished_run, siblings_in_words, stored, train_split
 
 TrainFold = Callable[..., RunResult]  # of a split and its `run`
 Folds = Sequence[tuple[Split, Path]]  # each with its folder
@@ -86,7 +86,7 @@ def train(
 
     Raises:
         UsageError: for options out of range or that contradict each other.
-        DataError: where DATA cannot be read or divided as asked for, too many clips cannot be read, or the loss is not finite.
+        DataError: where DATA cannot be read or divided as asked for, or the loss is not finite.
         Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
     """
     settings = settings or TrainSettings()
