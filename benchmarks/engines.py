@@ -37,7 +37,6 @@ from kinegru.recognition.engines import Engine, TorchEngine
 from kinegru.recognition.export import Format, export_model
 from kinegru.recognition.exported import ExportedEngine
 from kinegru.recognition.recognizer import Recognizer
-from kinegru.recognition.stream import Stream
 from kinegru.runs.provenance import machine
 from kinegru.video.loading import load_clip
 from kinegru.video.synthetic import example_clip, render_clip
@@ -110,7 +109,7 @@ def per_frame(engine: Engine, frame: torch.Tensor, maps: torch.Tensor) -> Callab
 
 def live(engine: Engine, recognizer: Recognizer, frames: list[np.ndarray], stride: int) -> Callable[[], Any]:
     """As many stream steps as a stride has frames; the stream's window is full."""
-    stream = Stream(engine, recognizer._prepare, recognizer.labels, recognizer.preprocessing.frames, stride)
+    stream = recognizer.stream_on(engine, recognizer.preprocessing.frames, stride)
     at = 0
 
     def call() -> None:

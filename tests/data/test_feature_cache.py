@@ -68,6 +68,7 @@ CHANGES = {
     "frames": {"preprocessing": dataclasses.replace(SMALL, frames=4)},
     "size": {"preprocessing": dataclasses.replace(SMALL, size=33)},
     "fit": {"preprocessing": dataclasses.replace(SMALL, fit="crop")},
+    "background": {"preprocessing": dataclasses.replace(SMALL, background="remove")},
     "interpolation": {"preprocessing": dataclasses.replace(SMALL, interpolation="bilinear")},
     "mean": {"preprocessing": dataclasses.replace(SMALL, mean=(0.5, 0.5, 0.4))},
     "std": {"preprocessing": dataclasses.replace(SMALL, std=(0.5, 0.5, 0.4))},

@@ -331,8 +331,9 @@ def test_colours_keep_the_frame_where_nothing_is_and_rise_in_lightness():
 # --- of a file
 
 
-def test_a_file_is_explained_as_predict_sees_it():
-    recognizer = recognizer_of(small_model())
+@pytest.mark.parametrize("background", ["keep", "remove"])
+def test_a_file_is_explained_as_predict_sees_it(background):
+    recognizer = recognizer_of(small_model(), background=background)
     found, said = explain(recognizer, example_clip()), recognizer.predict(example_clip())
     assert (found.label, found.predicted) == (said.label, said.label)
     assert found.score == pytest.approx(said.score, abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import ClassVar
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinegru.errors import UsageError
+from kinegru.models.modelfile import LoadedModel
 from kinegru.models.zoo import create_model
 from kinegru.recognition.engines import TorchEngine
+from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.stream import Stream
 from kinegru.video.reader import iter_frames
 from kinegru.video.synthetic import example_clip
@@ -228,6 +231,36 @@ def test_a_window_of_frames_of_two_sizes_is_refused_where_it_is_run_anew() -> No
         stream.step(np.zeros((48, 64, 3), np.uint8))
     stream.reset()
     assert stream.step(np.zeros((48, 64, 3), np.uint8)) is None
+
+
+@pytest.fixture(scope="module")
+def without_background() -> Recognizer:
+    preprocessing = Preprocessing(frames=4, size=32, background="remove")
+    return Recognizer(LoadedModel(small_model(), LABELS, preprocessing.to_dict()))
+
+
+@pytest.mark.parametrize(("window", "stride"), [("clip", 1), (3, 1), (7, 2)])
+def test_stream_equals_offline_where_the_background_is_taken_away(window, stride, without_background) -> None:
+    frames, length = example_frames(11), 4 if window == "clip" else window
+    stream = without_background.stream(window, stride)
+    assert not stream.exact
+    found = {t: said for t, said in enumerate(map(stream.step, frames)) if said is not None}
+    assert list(found) == list(range(length - 1, len(frames), stride))
+    preprocessing = dataclasses.replace(without_background.preprocessing, frames=length)
+    for t, said in found.items():
+        with torch.inference_mode():
+            clip = preprocessing(frames[t + 1 - length : t + 1])[None]
+            expected = without_background.model(clip)[0].softmax(0).numpy()
+        np.testing.assert_allclose(said.scores, expected, atol=TOLERANCE)
+    if window == "clip":
+        last = without_background.predict(frames[-4:])
+        np.testing.assert_allclose(found[10].scores, last.scores, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("window", "words"), [(2, "at least 3 frames, not 2"), (None, "give a window")])
+def test_windows_too_short_for_a_background_are_refused(window, words, without_background) -> None:
+    with pytest.raises(UsageError, match=words):
+        without_background.stream(window)
 
 
 def test_stream_equals_offline_on_a_real_clip_at_full_size(shared: Path) -> None:

@@ -38,11 +38,21 @@ def test_a_model_is_measured_live_and_on_whole_windows_which_agree(model, capsys
     assert torch.get_num_threads() == threads
 
 
-def test_a_model_that_can_only_be_rerun_has_no_ratio(model, capsys, tmp_path):
-    built = create_model("stc_resnet18", 2)
-    path = save_model(
-        tmp_path / "model.safetensors", built, ["run", "walk"], Preprocessing(frames=4, size=32).to_dict()
-    )
+@pytest.mark.parametrize(
+    ("built", "preprocessing"),
+    [
+        (lambda: create_model("stc_resnet18", 2), Preprocessing(frames=4, size=32)),
+        (
+            lambda: create_model(
+                "mobilenet_convgru_mcam_aff", 2, backbone="xception_small", hidden_channels=4, width=8
+            ),
+            Preprocessing(frames=4, size=32, background="remove"),
+        ),
+    ],
+    ids=["3-D network", "background taken away"],
+)
+def test_a_model_that_can_only_be_rerun_has_no_ratio(built, preprocessing, capsys, tmp_path):
+    path = save_model(tmp_path / "model.safetensors", built(), ["run", "walk"], preprocessing.to_dict())
     assert main(["benchmark", str(path), "--rounds", "1", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)["engines"]["torch"]
     assert not measured["exact"] and measured["ratio"] is None and measured["re-run"]["seconds"] > 0

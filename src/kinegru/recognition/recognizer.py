@@ -134,7 +134,15 @@ class Recognizer:
         if frames is not None and engine.length not in (None, frames):
             logger.warning("the export takes windows of %d frames only; torch is used for %d", engine.length, frames)
             engine = TorchEngine(self.model, self.device)
-        return Stream(engine, self._prepare, self.labels, frames, stride)
+        return self.stream_on(engine, frames, stride)
+
+    def stream_on(self, engine: Engine, window: int | None, stride: int = 1) -> Stream:
+        """A stream that a given engine runs; else as `stream`."""
+        whole = self.preprocessing.mixes_frames
+        stream = Stream(engine, self._prepare, self.labels, window, stride, whole)
+        if window is not None:
+            dataclasses.replace(self.preprocessing, frames=window)  # says where a window is too short for it
+        return stream
 
     def timeline(
         self,

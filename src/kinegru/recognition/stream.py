@@ -41,14 +41,21 @@ class Stream:
 
     `window` frames make a prediction, `stride` frames later they make the next; `window=None` carries the state for
     ever and predicts every `stride` frames. `exact` is False for a model that cannot keep anything (3-D networks,
-    optical flow): it is run anew on every window, which is the same result at many times the cost.
+    optical flow, and with `whole` a preprocessing that mixes frames, as where the background is taken away): it is run
+    anew on every window, which is the same result at many times the cost.
 
     A frame that is refused, or fails on its way through the trunk, leaves the stream as it was. Raises UsageError for a
     window or stride that is no whole number of 1 or more.
     """
 
     def __init__(
-        self, engine: Engine, prepare: Prepare, labels: Sequence[str], window: int | None, stride: int = 1
+        self,
+        engine: Engine,
+        prepare: Prepare,
+        labels: Sequence[str],
+        window: int | None,
+        stride: int = 1,
+        whole: bool = False,
     ) -> None:
         if window is not None and not _whole_number(window):
             raise UsageError(f"window is {window}: give a number of frames, or none to carry the state for ever")
@@ -56,7 +63,7 @@ class Stream:
             raise UsageError(f"stride is {stride}: give a number of frames, at least 1")
         self.engine, self.prepare, self.labels = engine, prepare, tuple(labels)
         self.window, self.stride = window, stride
-        self.exact = engine.radius is not None
+        self.exact = engine.radius is not None and not whole
         if not self.exact:
             if window is None:
                 raise UsageError("this model keeps no state that could be carried; give a window")

@@ -39,6 +39,8 @@ class TrainSettings:
     """Side of the square image in pixels; by default the backbone's own."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     """How a frame becomes square: stretch, crop (short side, centre) or pad."""
+    background: Literal["keep", "remove"] = "keep"
+    """For cameras that stand, remove: the picture less its median over the clip, so that only what moves is seen."""
 
     epochs: int = 50
     """Passes over the training clips."""
@@ -150,8 +152,9 @@ class TrainSettings:
         return min(8, os.cpu_count() or 1) if self.workers is None else self.workers
 
     def preprocessing(self, defaults: dict[str, Any]) -> Preprocessing:
-        """The preprocessing of this run: the backbone's `defaults` with this run's frames, size and fit."""
-        chosen = {**defaults, "frames": self.frames, "fit": self.fit, "rate": self.rate, "windows": self.windows}
+        """The preprocessing of this run: the backbone's `defaults` with this run's frames, size, fit and the like."""
+        own = ("frames", "fit", "rate", "windows", "background")
+        chosen = defaults | {name: getattr(self, name) for name in own}
         if self.size is not None:
             chosen["size"] = self.size
         return Preprocessing.from_dict(chosen)

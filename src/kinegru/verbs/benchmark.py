@@ -22,7 +22,6 @@ from kinegru.models.zoo import create_model, list_models
 from kinegru.recognition.engines import Engine, TorchEngine
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.speed import StreamSpeed, measure_streams
-from kinegru.recognition.stream import Stream
 from kinegru.runs.provenance import machine
 from kinegru.video.loading import load_windows
 from kinegru.video.reader import read_clip
@@ -175,7 +174,7 @@ def _measure(
             if engine.length not in (None, length):
                 notes.append(f"{name} takes windows of {engine.length} frames only")
                 continue
-            streams[name] = Stream(engine, recognizer._prepare, recognizer.labels, length)
+            streams[name] = recognizer.stream_on(engine, length)
         for note in notes:
             say(f"note: {note}")
         found = measure_streams(streams, frames, rounds, seconds=seconds)

@@ -81,7 +81,7 @@ def load_images(
     rgb = "rgb" in preprocessing.modalities
     sampling = preprocessing.sampling(window, jitter)
     places, info = read_clip(path, sampling, each=groups.add if rgb else lambda frame: 0)
-    images = {"rgb": groups.clip(places)} if rgb else {}
+    images = {"rgb": preprocessing.clip(groups.clip(places))} if rgb else {}
     if rgb and draw is not None:
         images["rgb"] = draw.recolour(images["rgb"])
     if preprocessing.needs_flow:
@@ -100,7 +100,8 @@ def clip_input(frames: Frame, preprocessing: Preprocessing) -> torch.Tensor:
     """
     require_frames(frames)
     indices = uniform_indices(len(frames), preprocessing.frames)
-    images = {"rgb": preprocessing.resize(frames[indices])} if "rgb" in preprocessing.modalities else {}
+    rgb = "rgb" in preprocessing.modalities
+    images = {"rgb": preprocessing.clip(preprocessing.resize(frames[indices]))} if rgb else {}
     if preprocessing.needs_flow:
         images |= _motion(lambda numbers: flow_of_frames(frames, numbers), indices, len(frames), preprocessing)
     return preprocessing.normalise(_joined(images, preprocessing))

@@ -6,6 +6,7 @@
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
 * A model may see optical flow and motion saliency beside RGB, or in its place (`modalities`): more channels of the same
   frames, cut and mirrored with them (`kinegru.video.motion`).
+* The background of a camera that stands can be taken away (`kinegru.video.background`), between resize and flip.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import torch
 import torch.nn.functional as F
 
 from kinegru.errors import UsageError
+from kinegru.video.background import GREY, without_background
 from kinegru.video.motion import CHANNELS, normalise_flow, normalise_saliency
 from kinegru.video.reader import Frame
 from kinegru.video.sampling import Jitter, Sampling
 
-GREY = 127  # letterbox colour, next to zero after normalisation with mean 0.5
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
@@ -52,6 +53,7 @@ class Preprocessing:
     modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, in this order
     rate: float | None = None  # frames a second, of a part of the clip; None: the frames are spread over all of it
     windows: int = 1  # parts of a clip that a prediction is the mean of
+    background: Literal["keep", "remove"] = "keep"  # remove: RGB less its median over the sampled frames
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -64,6 +66,12 @@ class Preprocessing:
         _require(self.rate is None or self.rate > 0, f"rate must be above 0, not {self.rate}")
         _require(self.windows >= 1, f"windows must be at least 1, not {self.windows}")
         _require(self.windows == 1 or self.rate is not None, "windows are parts of a clip: give a rate as well")
+        known = ("keep", "remove")
+        _require(self.background in known, f"background must be keep or remove, not {self.background!r}")
+        if self.background == "remove":
+            _require("rgb" in self.modalities, "background remove is for rgb, which this model does not see")
+            least = "background remove takes the median of a clip: it needs at least 3 frames"
+            _require(self.frames >= 3, f"{least}, not {self.frames}")
         _require(self.size >= 1, f"size must be at least 1, not {self.size}")
         _require(self.fit in ("stretch", "crop", "pad"), f"fit must be stretch, crop or pad, not {self.fit!r}")
         known = ("bicubic", "bilinear")
@@ -78,7 +86,7 @@ class Preprocessing:
         96
         """
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        for name in ("modalities", "rate", "windows"):  # older files and caches stay valid
+        for name in ("modalities", "rate", "windows", "background"):  # older files and caches stay valid
             if getattr(self, name) == getattr(type(self), name):
                 del settings[name]
         return settings
@@ -119,20 +127,32 @@ class Preprocessing:
         """Whether single frames are not enough."""
         return self.modalities != ("rgb",)
 
+    @property
+    def mixes_frames(self) -> bool:
+        """Whether what the network sees of a frame depends on the others of its clip."""
+        return self.needs_flow or self.background == "remove"
+
     def __call__(self, frames: Frame) -> torch.Tensor:
         """Frames uint8 (T, H, W, 3) -> float32 (T, 3, size, size). T is as given; sampling is done while reading.
 
         Raises UsageError where flow is asked for: sampled frames do not show it, `clip_input` takes whole clips.
         """
         _require(not self.needs_flow, "this model sees optical flow: it takes whole clips, not single frames")
-        return self.normalise(self.resize(frames))
+        return self.normalise(self.clip(self.resize(frames)))
+
+    def clip(self, images: torch.Tensor) -> torch.Tensor:
+        """What is done to all resized frames of a clip together, uint8 (T, size, size, 3) -> the same shape."""
+        return without_background(images) if self.background == "remove" else images
 
     def frame(self, frame: Frame) -> torch.Tensor:
         """One frame uint8 (H, W, 3) -> float32 (3, size, size), equal in every bit to what the clip path gives for it.
 
+        Raises UsageError where a frame is not enough (`mixes_frames`).
+
         >>> Preprocessing(size=8).frame(np.zeros((5, 7, 3), np.uint8)).unique()
         tensor([-1.])
         """
+        _require(self.background == "keep", "this model takes the background of a clip away: it takes whole clips")
         return self(frame[None])[0]
 
     def resize(self, frames: Frame, box: Box | None = None, fill: int = GREY) -> torch.Tensor:
@@ -276,7 +296,7 @@ def augment_clip(
     """
     draw = augmentation.draw(rng)
     box = draw.box(frames.shape[1], frames.shape[2], preprocessing)
-    return preprocessing.normalise(draw.recolour(preprocessing.resize(frames, box)))
+    return preprocessing.normalise(draw.recolour(preprocessing.clip(preprocessing.resize(frames, box))))
 
 
 def _tensor(images: Frame) -> torch.Tensor:
