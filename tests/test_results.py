@@ -13,7 +13,15 @@ from kinegru.evaluation.predictions import Predictions
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 # tables of the runs beside them; the runs of the other tables were not kept
-KEPT = ("fights/table2", "fights/table3", "fights/table4", "fights/choices", "fights-background/table4", "weizmann/table2", "weizmann/table3")
+KEPT = (
+    "fights/table2",
+    "fights/table3",
+    "fights/table4",
+    "fights/choices",
+    "fights-background/table4",
+    "weizmann/table2",
+    "weizmann/table3",
+)
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
 
 
