@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from colour_engine import ColourEngine
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_set import write_timed
 
@@ -140,6 +140,8 @@ def test_nothing_reaches_over_a_cut():
         shortest=st.floats(0, 5),
     ),
 )  # fmt: skip
+@example(starts=[0, 1, 3], window=5, seed=1, classes=2, rules=Rules(0.0, 0.0, 1, 0.0, 0.0))
+@example(starts=[0, 1, 2, 4], window=9, seed=1, classes=2, rules=Rules(0.0, 0.0, 1, 0.0, 0.0))
 def test_segments_tile_the_recording_in_order(starts, window, seed, classes, rules):
     times = np.array([[start, start + window] for start in starts], dtype=float).reshape(-1, 2) / 4
     p = np.random.default_rng(seed).dirichlet(np.full(classes, 0.3), len(starts))

@@ -214,7 +214,7 @@ def make_segments(scores: WindowScores, labels: Sequence[str], rules: Rules) -> 
     pieces = [
         Piece(int(label), float(start), float(end), float(row[label]), float(end - start))
         for label, (start, end), row in zip(decided, edges, smoothed, strict=True)
-        if label != UNKNOWN
+        if label != UNKNOWN and start < end
     ]
     pieces = merge(merge(pieces, 0.0), rules.gap)
     pieces = close(merge(drop(pieces, min(rules.shortest, scores.duration)), rules.gap), rules.gap)
@@ -240,7 +240,7 @@ def _moments(scores: WindowScores, rules: Rules) -> tuple[Floats, Floats, Ints]:
         times = scores.times[part]
         middles = times.mean(axis=1)
         beyond = scores.times[part.stop, 0] if part.stop < len(scores.times) else scores.duration
-        bounds = [times[0, 0], *(middles[1:] + middles[:-1]) / 2, min(times[-1, 1] + scores.step, beyond)]
+        bounds = np.minimum([times[0, 0], *(middles[1:] + middles[:-1]) / 2, times[-1, 1] + scores.step], beyond)
         edges[part] = np.stack([bounds[:-1], bounds[1:]], axis=1)
         smoothed[part] = smooth(scores.probabilities[part], rules.smooth)
         decided[part] = decide(smoothed[part], rules.threshold, rules.margin)
