@@ -1,7 +1,8 @@
 """RGB frames into a video file that appears under its name only when it is whole.
 
-H.264 where libav was built with an encoder for it, else MPEG-4 part 2; both play everywhere. One encoder thread, so
-the same frames give the same file.
+H.264 where libav was built with an encoder for it, else MPEG-4 part 2; both play everywhere. One encoder thread and no
+macroblock tree (in x264 it differs from run to run, two or three times in a thousand), so the same frames give the same
+file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kinegru.files import atomic_write
 from kinegru.video.container import shown
 
 ENDINGS = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
-ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
+ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
 
 
 def require_video_name(option: str, name: str, source: str | None, what: str) -> None:
