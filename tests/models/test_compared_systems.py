@@ -66,7 +66,8 @@ def test_every_model_learns_is_saved_and_recognises_a_clip(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("streams", "channels"), [("rgb", 3), ("flow", 20), ("saliency", 1), ("rgb+flow", 23), ("flow+saliency+rgb", 24)]
+    ("streams", "channels"),
+    [("rgb", 3), ("flow", 20), ("saliency", 1), ("rgb+flow", 23), ("energy", 3), ("flow+saliency+rgb", 24)],
 )
 def test_streams_are_options_of_two_stream(streams: str, channels: int) -> None:
     model = built("two_stream", streams=streams)
@@ -252,7 +253,7 @@ def test_torchvisions_weights_fit_a_3d_network(tmp_path: Path) -> None:
         (lambda: built("stc_resnet18", streams="rgb+flow"), "takes no streams"),
         (lambda: built("stc_resnet18", excitation="ste"), "takes no excitation"),
         (lambda: STCResNet("stc_resnet50"), "stc_resnet18 or stc_resnet101"),
-        (lambda: built("two_stream", streams="rgb+depth"), "join rgb, flow, saliency"),
+        (lambda: built("two_stream", streams="rgb+depth"), "join rgb, flow, saliency, energy"),
         (lambda: built("two_stream", temporal="lstm"), "give temporal mean"),
         (lambda: built("two_stream", flow_weight=0.0), "above 0"),
         (lambda: built("stam", differences=True), "takes no differences"),

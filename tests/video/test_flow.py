@@ -21,6 +21,7 @@ from kinegru.video.flow import (
     ZERO,
     contrast,
     dequantise,
+    energy,
     flow_of_frames,
     quantise,
     read_flow,
@@ -36,7 +37,7 @@ from kinegru.video.writer import write_video
 
 pytest.importorskip("cv2", reason="the extra `flow` is not installed")
 
-ALL = Preprocessing(frames=4, size=48, modalities=("rgb", "flow", "saliency"))
+ALL = Preprocessing(frames=4, size=48, modalities=("rgb", "flow", "saliency", "energy"))
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
 
@@ -131,7 +132,7 @@ def test_a_single_frame_does_not_move(tmp_path: Path) -> None:
     path = encoded(tmp_path / "one.mp4", picture(texture())[None])
     assert (read_flow(path, [0, 0]) == ZERO).all() and (flow_of_frames(iter_frames(path)) == ZERO).all()
     clip = load_clip(path, ALL)
-    assert clip.shape == (4, 24, 48, 48) and (clip[:, 3:23] == 0).all() and (clip[:, 23] == -1).all()
+    assert clip.shape == (4, 27, 48, 48) and (clip[:, 3:23] == 0).all() and (clip[:, 23:] == -1).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 100), (12, 12), (400, 30)])
@@ -157,10 +158,32 @@ def test_saliency_is_its_equation_and_shows_what_moves_otherwise() -> None:
         assert shown[55:85, 75:85].mean() > 170 and np.median(shown) < 40
 
 
+def test_energy_is_how_fast_something_moves_against_the_camera_and_when() -> None:
+    fields = np.random.default_rng(2).integers(1, 256, (10, 5, 6, 2)).astype(np.uint8)
+    pixels = (fields.astype(float) - 128) * 20 / 127
+    distance = np.linalg.norm(pixels - np.median(pixels.reshape(10, -1, 2), axis=1)[:, None, None], axis=-1)
+    expected = np.stack([distance[a:b].mean(axis=0) for a, b in ((0, 3), (3, 7), (7, 10))], axis=-1) * 255 / 20
+    found = energy(np.stack([contrast(field) for field in fields]))
+    assert found.shape == (5, 6, 3) and np.abs(found - expected.clip(max=255)).max() <= 0.5 + 1e-4
+
+
+def test_energy_input_is_of_pixels_whichever_way_they_go(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(frames=2, size=72, fit="stretch", modalities=("energy",))
+    for pan in (
+        0.0,
+        -2.0,
+    ):  # the patch moves by three pixels a frame, or five against a camera that follows something else
+        path = encoded(tmp_path / f"{pan}.mp4", patch_over_background(14, pan))
+        clip = load_clip(path, preprocessing)  # (2, 3, 72, 72)
+        still, moves = clip[:, :, :20, :20], clip[0, 0, 28:42, 31:33]
+        assert (still + 1).abs().max() < 0.4
+        assert abs((moves.median() + 1) / 0.8 - (3 - pan)) < 0.7
+
+
 def test_a_clip_in_memory_is_treated_as_its_file(video: Path) -> None:
     frames = np.stack(list(iter_frames(video)))
     for fit in ("stretch", "crop", "pad"):
-        for modalities in (("rgb",), ("flow",), ("saliency", "rgb"), ("rgb", "flow", "saliency")):
+        for modalities in (("rgb",), ("flow",), ("saliency", "rgb"), ("energy",), ALL.modalities):
             preprocessing = Preprocessing(frames=5, size=40, fit=fit, modalities=modalities)
             clip = load_clip(video, preprocessing)
             assert clip.shape == (5, preprocessing.channels, 40, 40)
@@ -192,7 +215,7 @@ def test_a_mirrored_view_moves_the_other_way(video: Path) -> None:
         augmentation = Augmentation(crop_scale=(0.5, 1.0), flip=flip, **PLAIN)
         views.append(load_images(video, ALL, augmentation, np.random.default_rng(3))[0])
     plain, turned = views[0].flip(2), views[1]
-    assert torch.equal(turned[..., :3], plain[..., :3]) and torch.equal(turned[..., 23], plain[..., 23])
+    assert torch.equal(turned[..., :3], plain[..., :3]) and torch.equal(turned[..., 23:], plain[..., 23:])
     assert torch.equal(turned[..., 4:23:2], plain[..., 4:23:2])  # y
     opposite = (256 - plain[..., 3:23:2].int()).clamp(max=255)
     assert torch.equal(turned[..., 3:23:2].int(), opposite)  # x
@@ -294,11 +317,11 @@ def test_without_opencv_one_line_names_the_extra(video: Path, monkeypatch: pytes
 
 
 def test_modalities_travel_and_plain_settings_stay_as_they_were() -> None:
-    assert Preprocessing.from_dict(ALL.to_dict()) == ALL and ALL.channels == 24
+    assert Preprocessing.from_dict(ALL.to_dict()) == ALL and ALL.channels == 27
     assert "modalities" not in Preprocessing().to_dict()
     assert Preprocessing.from_dict({"size": 96}).modalities == ("rgb",)
     for wrong in ([], ["rgb", "rgb"], ["depth"]):
-        with pytest.raises(UsageError, match="modalities must be some of rgb, flow, saliency"):
+        with pytest.raises(UsageError, match="modalities must be some of rgb, flow, saliency, energy"):
             Preprocessing(modalities=wrong)
     with pytest.raises(UsageError, match="whole clips"):
         ALL(np.zeros((2, 16, 16, 3), np.uint8))

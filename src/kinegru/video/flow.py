@@ -7,6 +7,7 @@
 * A frame's stack are the ten fields from it on (Simonyan & Zisserman, NeurIPS 2014), 20 channels x, y, x, y ...; near
   the end of the clip the last ten, in a shorter clip its last field again, in a clip of one frame no motion at all.
 * Motion saliency is one channel: how far a pixel's motion is from that of the frame, against the frame's average.
+* Motion energy are three: the same distance in pixels, early, in the middle and late in the stack; time as colour.
 * OpenCV is imported where flow is computed. It is given one thread: clips are read side by side, in processes whose
   parent may have had a pool of threads.
 """
@@ -149,6 +150,21 @@ def saliency(contrasts: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     r = contrasts.mean(axis=0)
     return (255 * r / (r + r.mean() + STILL)).round().astype(np.uint8)
+
+
+def energy(contrasts: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Motion energy of a frame from the contrasts of its stack (FIELDS, h, w): uint8 (h, w, 3), 255 for BOUND pixels.
+
+    The means of |d - median(d)| over the first three, the middle four and the last three fields: how fast something
+    moves against the camera, whichever way, so that a limb that goes to and fro does not cancel itself.
+
+    >>> fields = np.full((10, 8, 8, 2), ZERO, np.uint8)
+    >>> fields[:3, :2, :2, 0] += 32  # for three fields a corner moves to the right by five pixels
+    >>> energy(np.stack([contrast(field) for field in fields]))[0, ::7].tolist()
+    [[64, 0, 0], [0, 0, 0]]
+    """
+    parts = np.stack([contrasts[:3].mean(axis=0), contrasts[3:7].mean(axis=0), contrasts[7:].mean(axis=0)], axis=-1)
+    return (255 * np.minimum(parts / BOUND, 1)).round().astype(np.uint8)
 
 
 class _Flow:

@@ -1,10 +1,12 @@
-"""Flow and saliency as images: cut, resized and mirrored with their frames, then made network input.
+"""Flow, saliency and energy as images: cut, resized and mirrored with their frames, then made network input.
 
-* The channels of a frame are those of its modalities, one after the other: `rgb` 3, `flow` 20, `saliency` 1.
+* The channels of a frame are those of its modalities, one after the other: `rgb` 3, `flow` 20, `saliency` 1,
+  `energy` 3.
 * A mirrored clip moves the other way: where fields are mirrored, their x component changes its sign. Colour changes are
-  for RGB alone. Saliency is computed before anything is cut off.
+  for RGB alone. Saliency and energy are computed before anything is cut off.
 * Flow becomes motion / 20 pixels, in -1 .. 1, less the mean of each plane: the camera's motion, which two-stream
-  (Simonyan & Zisserman, NeurIPS 2014, §3.1) takes away. Saliency becomes -1 .. 1.
+  (Simonyan & Zisserman, NeurIPS 2014, §3.1) takes away. Saliency becomes -1 .. 1; energy of E
+  pixels becomes 0.8 · E - 1: a dark picture, in which what moves stands out.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kinegru.video.flow import FIELDS, ZERO, Fields, contrast, saliency
+from kinegru.video.flow import BOUND, FIELDS, ZERO, Fields, contrast, energy, saliency
 
-CHANNELS = {"rgb": 3, "flow": 2 * FIELDS, "saliency": 1}
+CHANNELS = {"rgb": 3, "flow": 2 * FIELDS, "saliency": 1, "energy": 3}
+GAIN = 0.8  # of energy, per pixel
 
 Resize = Callable[[NDArray[np.uint8], int], torch.Tensor]  # images (n, h, w, C) and a fill value -> (n, S, S, C)
 
@@ -25,7 +28,7 @@ Resize = Callable[[NDArray[np.uint8], int], torch.Tensor]  # images (n, h, w, C)
 def motion_images(
     fields: Fields, stacks: NDArray[np.int64], modalities: Sequence[str], resize: Resize, flip: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Flow and saliency of T frames, where `modalities` ask for them: uint8 (T, S, S, 20) and (T, S, S, 1).
+    """Flow, saliency and energy of T frames, where `modalities` ask for them: uint8 (T, S, S, C), C as in CHANNELS.
 
     `fields` are uint8 (n, h, w, 2); `stacks` (T, FIELDS) says which of them belong to each frame.
 
@@ -41,10 +44,12 @@ def motion_images(
         if flip:
             small = mirrored(small)
         images["flow"] = small[torch.from_numpy(stacks)].permute(0, 2, 3, 1, 4).flatten(3)
-    if "saliency" in modalities:
+    of_contrasts = {"saliency": lambda c: saliency(c)[..., None], "energy": energy}
+    if wanted := [modality for modality in of_contrasts if modality in modalities]:
         contrasts = np.stack([contrast(field) for field in fields])  # (n, h, w)
-        maps = resize(np.stack([saliency(contrasts[stack]) for stack in stacks])[..., None], 0)
-        images["saliency"] = maps.flip(2) if flip else maps
+        for modality in wanted:
+            maps = resize(np.stack([of_contrasts[modality](contrasts[stack]) for stack in stacks]), 0)
+            images[modality] = maps.flip(2) if flip else maps
     return images
 
 
@@ -74,3 +79,14 @@ def normalise_saliency(planes: torch.Tensor) -> None:
     tensor([-1.,  1.])
     """
     planes.div_(127.5).sub_(1)
+
+
+def normalise_energy(planes: torch.Tensor) -> None:
+    """Stored values (T, 3, S, S), float -> GAIN · pixels - 1, in place.
+
+    >>> planes = torch.tensor([0.0, 255.0])
+    >>> normalise_energy(planes)
+    >>> planes
+    tensor([-1., 15.])
+    """
+    planes.mul_(GAIN * BOUND / 255).sub_(1)

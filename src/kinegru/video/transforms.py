@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from kinegru.errors import UsageError
 from kinegru.video.background import GREY, without_background
-from kinegru.video.motion import CHANNELS, normalise_flow, normalise_saliency
+from kinegru.video.motion import CHANNELS, normalise_energy, normalise_flow, normalise_saliency
 from kinegru.video.reader import Frame
 from kinegru.video.sampling import Jitter, Sampling
 
@@ -50,7 +50,7 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # both antialiased
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB, of values in 0 .. 1
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, in this order
+    modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, energy 3
     rate: float | None = None  # frames a second, of a part of the clip; None: the frames are spread over all of it
     windows: int = 1  # parts of a clip that a prediction is the mean of
     background: Literal["keep", "remove"] = "keep"  # remove: RGB less its median over the sampled frames
@@ -195,8 +195,10 @@ class Preprocessing:
                 planes.sub_(255 * mean).div_(255 * std)
             elif modality == "flow":
                 normalise_flow(planes)
-            else:
+            elif modality == "saliency":
                 normalise_saliency(planes)
+            else:
+                normalise_energy(planes)
         return values
 
     def _scale(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:

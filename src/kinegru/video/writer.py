@@ -22,7 +22,11 @@ from kinegru.files import atomic_write
 from kinegru.video.container import shown
 
 ENDINGS = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
-ENCODERS = {"libx264": {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
+ENCODERS = {
+    "libx264": {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"},
+    "libopenh264": {},
+    "mpeg4": {"qscale": "4"},
+}
 
 
 def require_video_name(option: str, name: str, source: str | None, what: str) -> None:
