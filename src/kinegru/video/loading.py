@@ -2,7 +2,7 @@
 
 * `load_clip` resizes frames in groups while it decodes: a group is faster than single frames, and the whole clip at
   full size is never in memory. `clip_input` gives the same for frames in memory.
-* Optical flow and motion saliency are of the same frames, cut and mirrored with them (`kinegru.video.motion`).
+* Optical flow, motion saliency and energy are of the same frames, cut and mirrored with them (`kinegru.video.motion`).
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _motion(
     preprocessing: Preprocessing,
     draw: Draw | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Flow and saliency of the frames at `indices` in a clip of `length` frames: uint8 (T, S, S, C) each."""
+    """Flow, saliency and energy of the frames at `indices` in a clip of `length` frames: uint8 (T, S, S, C) each."""
     stacks = windows(indices, length)  # (T, FIELDS)
     numbers, places = np.unique(stacks, return_inverse=True)
     fields = flow(numbers)

@@ -4,8 +4,8 @@
   flip, colour. Only then comes float32, (x / 255 - mean) / std.
 * A live frame and the same frame in a clip give equal bits.
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
-* A model may see optical flow and motion saliency beside RGB, or in its place (`modalities`): more channels of the same
-  frames, cut and mirrored with them (`kinegru.video.motion`).
+* A model may see optical flow, motion saliency and energy beside RGB, or in its place (`modalities`): more channels of
+  the same frames, cut and mirrored with them (`kinegru.video.motion`).
 * The background of a camera that stands can be taken away (`kinegru.video.background`), between resize and flip.
 """
 
