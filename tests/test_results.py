@@ -73,4 +73,4 @@ def test_the_page_of_claims_gives_the_counts_of_the_sheets(table: str, first: st
         with (RESULTS / data / name / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             sheet = [row["right"].split() for row in csv.DictReader(file)]
         printed = [re.findall(r"\d+", row[column].partition("(")[0]) for row in cells]
-        assert printed == sheet, f"{table} on {data}"
+        assert list(filter(None, printed)) == sheet, f"{table} on {data}"  # a row that was not run has a dash

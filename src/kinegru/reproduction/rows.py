@@ -98,6 +98,8 @@ TABLE3 = Table(
             control=True),
         Row("ours_flow", "The paper's model over flow", FULL, {"streams": "flow"}, "Optical flow in the place of RGB.",
             control=True),
+        Row("ours_energy", "The paper's model over motion energy", FULL, {"streams": "energy"},
+            "How fast something moves against the camera, in the place of RGB.", control=True),
         Row("ours", "The paper's model", FULL, {}, ""),
     ),
     reference="ours",
