@@ -100,7 +100,7 @@ class TrainSettings:
     """Share of clips that may be unreadable before training stops."""
 
     seed: int = 0
-    """Seed of initial weights, order and dropout."""
+    """Seed of initial weights, order, dropout and the splits that are drawn (folds, groups)."""
     workers: int | None = None
     """Decoding processes; by default the number of cores, at most 8."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
