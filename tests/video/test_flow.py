@@ -169,10 +169,7 @@ def test_energy_is_how_fast_something_moves_against_the_camera_and_when() -> Non
 
 def test_energy_input_is_of_pixels_whichever_way_they_go(tmp_path: Path) -> None:
     preprocessing = Preprocessing(frames=2, size=72, fit="stretch", modalities=("energy",))
-    for pan in (
-        0.0,
-        -2.0,
-    ):  # the patch moves by three pixels a frame, or five against a camera that follows something else
+    for pan in (0.0, -2.0):  # the patch moves by three pixels a frame, by five against a camera that pans
         path = encoded(tmp_path / f"{pan}.mp4", patch_over_background(14, pan))
         clip = load_clip(path, preprocessing)  # (2, 3, 72, 72)
         still, moves = clip[:, :, :20, :20], clip[0, 0, 28:42, 31:33]

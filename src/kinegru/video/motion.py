@@ -5,8 +5,8 @@
 * A mirrored clip moves the other way: where fields are mirrored, their x component changes its sign. Colour changes are
   for RGB alone. Saliency and energy are computed before anything is cut off.
 * Flow becomes motion / 20 pixels, in -1 .. 1, less the mean of each plane: the camera's motion, which two-stream
-  (Simonyan & Zisserman, NeurIPS 2014, §3.1) takes away. Saliency becomes -1 .. 1; energy of E
-  pixels becomes 0.8 · E - 1: a dark picture, in which what moves stands out.
+  (Simonyan & Zisserman, NeurIPS 2014, §3.1) takes away. Saliency becomes -1 .. 1; energy of E pixels becomes
+  0.8 · E - 1: a dark picture, in which what moves stands out.
 """
 
 from __future__ import annotations
@@ -90,3 +90,6 @@ def normalise_energy(planes: torch.Tensor) -> None:
     tensor([-1., 15.])
     """
     planes.mul_(GAIN * BOUND / 255).sub_(1)
+
+
+NORMALISE = {"flow": normalise_flow, "saliency": normalise_saliency, "energy": normalise_energy}

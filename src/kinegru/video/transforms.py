@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from kinegru.errors import UsageError
 from kinegru.video.background import GREY, without_background
-from kinegru.video.motion import CHANNELS, normalise_energy, normalise_flow, normalise_saliency
+from kinegru.video.motion import CHANNELS, NORMALISE
 from kinegru.video.reader import Frame
 from kinegru.video.sampling import Jitter, Sampling
 
@@ -193,12 +193,8 @@ class Preprocessing:
         for modality, planes in zip(self.modalities, values.split(widths, dim=1), strict=True):
             if modality == "rgb":
                 planes.sub_(255 * mean).div_(255 * std)
-            elif modality == "flow":
-                normalise_flow(planes)
-            elif modality == "saliency":
-                normalise_saliency(planes)
             else:
-                normalise_energy(planes)
+                NORMALISE[modality](planes)
         return values
 
     def _scale(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:
