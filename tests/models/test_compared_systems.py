@@ -78,7 +78,7 @@ def test_streams_are_options_of_two_stream(streams: str, channels: int) -> None:
     assert "+".join(preprocessing.modalities) == streams and preprocessing.channels == channels
     with pytest.raises(ValueError, match=f"expected \\(N, T, {channels}, S, S\\)"):
         model(torch.rand(1, 1, channels + 1, 64, 64))
-    assert model.encoder.radius == (0 if streams == "rgb" else None)  # what live use asks
+    assert model.encoder.radius == 0  # what live use asks
 
 
 def test_video_and_models_mean_the_same_channels() -> None:

@@ -248,8 +248,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch) -> None:
 def test_a_model_without_parts_has_one_graph_and_no_eight_bits(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     torch.manual_seed(0)
-    model = create_model("two_stream", 2, streams="rgb+flow", backbone="xception_small").eval()
-    preprocessing = Preprocessing(frames=2, size=32, modalities=("rgb", "flow"))
+    model, preprocessing = create_model("stc_resnet18", 2).eval(), Preprocessing(frames=2, size=32)
     path = tmp_path / "model.safetensors"
     save_model(path, model, ["a", "b"], preprocessing.to_dict())
     recognizer = Recognizer.load(path, "cpu", "torch")
@@ -260,6 +259,25 @@ def test_a_model_without_parts_has_one_graph_and_no_eight_bits(tmp_path: Path) -
     assert list(read_manifest(tmp_path / "model.onnx", path)["graphs"]) == ["clip"]
     onnx, torch_ = (Recognizer.load(path, "cpu", name).predict(example_clip()).scores for name in ("onnx", "torch"))
     np.testing.assert_allclose(onnx, torch_, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["two_stream", "sc_xception_convgru_mcam_aff"])
+def test_a_model_that_sees_motion_is_exported_in_parts_and_streams_on_them(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = lively(create_model(name, 2, streams="rgb+flow", backbone="xception_small"))
+    preprocessing = Preprocessing(frames=4, size=32, modalities=("rgb", "flow"))
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, ["a", "b"], preprocessing.to_dict())
+    recognizer = Recognizer.load(path, "cpu", "torch")
+    export_model(recognizer, path, "onnx", tmp_path / "model.onnx", [load_clip(example_clip(), preprocessing)])
+    assert list(read_manifest(tmp_path / "model.onnx", path)["graphs"]) == ["trunk", "neck", "start", "step", "read"]
+    both = [Recognizer.load(path, "cpu", engine) for engine in ("onnx", "torch")]
+    np.testing.assert_allclose(*(side.predict(example_clip()).scores for side in both), atol=1e-5)
+    streams = [side.stream(window=12) for side in both]
+    ours, torchs = ([p.scores for f in frames_of(20) if (p := stream.step(f)) is not None] for stream in streams)
+    assert len(ours) == 3
+    np.testing.assert_allclose(ours, torchs, atol=1e-5)
 
 
 def test_windows_that_an_export_does_not_take_are_left_to_torch(tmp_path: Path, caplog) -> None:

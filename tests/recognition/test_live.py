@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 
@@ -112,6 +113,29 @@ def test_a_slow_recogniser_drops_frames_and_does_not_fall_behind(tmp_path):
     assert np.median(latencies) < 3 * work  # one that waits, one in work; in a queue the last were 6 s late
     assert max(latencies[-5:]) < 4 * work
     assert live.latencies.quantile(0.5) == pytest.approx(np.median(latencies), rel=0.05)
+
+
+def test_a_slow_recogniser_of_motion_sees_every_frame_and_predicts_less_often(tmp_path):
+    pytest.importorskip("cv2", reason="the extra `flow` is not installed")
+    parts = np.random.default_rng(0).integers(0, 255, (100, 48, 64, 3), dtype=np.uint8)
+    clip = write(tmp_path / "a.mp4", parts)
+
+    def motion(seconds: float) -> Recognizer:
+        found = colours(seconds)
+        found.preprocessing = dataclasses.replace(found.preprocessing, modalities=("energy",))
+        found.clip_statistics = {"median_fps": 25.0, "median_frames": 32}
+        return found
+
+    with Live(motion(0.0), str(clip), stride=2, pace="asap") as live:
+        expected = {seen.time: seen.scores for seen in live}
+    assert len(expected) == 35 and live.drops == 0
+    with Live(motion(0.25), str(clip), stride=2) as live:  # while six frames come, of which three are due
+        found = list(live)
+    assert (live.frames, live.drops) == (100, 0)
+    assert 3 <= len(found) <= 12
+    for seen in found:
+        np.testing.assert_allclose(seen.scores, expected[seen.time], atol=1e-6)
+    assert np.median([seen.latency for seen in found]) < 1.0
 
 
 @settings(deadline=None, max_examples=50)

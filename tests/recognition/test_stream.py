@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import LABELS, example_frames, small_model
 
 from kinegru.errors import UsageError
 from kinegru.models.modelfile import LoadedModel
@@ -20,27 +21,10 @@ from kinegru.recognition.engines import TorchEngine
 from kinegru.recognition.recognizer import Recognizer
 from kinegru.recognition.stream import Stream
 from kinegru.video.reader import iter_frames
-from kinegru.video.synthetic import example_clip
 from kinegru.video.transforms import Preprocessing
 
-SMALL = {"backbone": "xception_small", "hidden_channels": 4, "width": 8}
-LABELS = ("a", "b", "c")
 PREPROCESSING = Preprocessing(frames=4, size=32)
 TOLERANCE = 1e-5
-
-
-def small_model(name: str = "sc_xception_convgru_mcam_aff", **options):
-    torch.manual_seed(0)
-    model = create_model(name, len(LABELS), **(SMALL | options))
-    for parameter in model.parameters():  # masks that differ from one half, states that differ from zero
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
-    return model.eval()
-
-
-def example_frames(count: int) -> np.ndarray:
-    frames = list(iter_frames(example_clip()))
-    return np.stack([frames[i % len(frames)] for i in range(count)])
 
 
 def scores_of_clip(model, frames: np.ndarray) -> np.ndarray:

@@ -88,6 +88,23 @@ def test_whoever_is_slow_gets_the_newest_picture_and_the_others_are_counted(numb
     assert np.median(waited) == pytest.approx(0.15, abs=0.08)  # each is the newest when it is asked for
 
 
+def test_as_many_pictures_wait_as_are_to_be_kept_and_come_in_order(numbered):
+    clip = numbered("clip.mp4", 50)
+    capture = Capture(find(str(clip)), rate=25.0, keep=6)
+    with capture:
+        time.sleep(1.0)  # 25 pictures came
+        assert capture.waiting == 6
+        dropped = capture.drops
+        taken = []
+        while not capture.ended:
+            one = capture.take(1.0)
+            taken += [] if one is None else [one]
+    assert dropped >= 10 and len(taken) + capture.drops == 50
+    numbers = [one.number for one in taken]
+    assert numbers == list(range(50 - len(taken), 50))  # nobody was slow any more: none is missing in between
+    assert [number_of(one.image) for one in taken] == numbers
+
+
 def test_a_file_plays_as_long_as_it_lasts_and_nothing_is_dropped_for_the_quick(numbered):
     began = time.monotonic()
     capture = Capture(find(str(numbered("clip.mp4", 50))), rate=25.0)

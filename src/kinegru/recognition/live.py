@@ -2,7 +2,8 @@
 
 A thread captures, the caller's thread recognises; between them is one picture, the newest (kinegru.video.capture).
 So the delay of a result is at most the work on two frames, however slow the machine is; what it cannot do shows as
-dropped frames. Nothing grows with time: delays are counted in a histogram.
+dropped frames. A model that sees motion needs every frame: some may wait, and while they do, predictions are left out
+instead. Nothing grows with time: delays are counted in a histogram.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Live:
         *,
         fps: float | None = None,
         window: int | Literal["clip"] | None = "clip",
-        stride: int = 1,
+        stride: int | None = None,
         pace: Pace = "auto",
         threshold: float = 0.5,
         margin: float = 0.1,
@@ -136,7 +137,10 @@ class Live:
             require_video_name("--record", os.fspath(record), read, "source")
             self.recorder = Recorder(os.fspath(record), wait=pace == "asap")
         each = self._record if self.recorder is not None else None
-        self.capture = Capture(self.source, fps or recognizer.frame_rate, pace, retries, timeout, each)
+        together = self.stream.together
+        self._catches_up = together is not None and together.every_frame and pace != "asap"
+        keep = max(1, (self.stream.window or 0) // 2) if self._catches_up else 1
+        self.capture = Capture(self.source, fps or recognizer.frame_rate, pace, retries, timeout, each, keep)
         self.frames = self.predictions = 0
         self.latencies = Latencies()
         self.latest: Seen | None = None
@@ -223,7 +227,7 @@ class Live:
             self._times.clear()
         found: list[Seen] = []
         for tick in range(taken.ticks):
-            prediction = self.stream.step(taken.image)
+            prediction = self.stream.step(taken.image, predict=not (self._catches_up and self.capture.waiting))
             if prediction is None:
                 continue
             scores = tempered(prediction.scores[None], self.recognizer.temperature)[0]

@@ -26,6 +26,7 @@ from kinegru.recognition.prediction import Prediction
 from kinegru.recognition.recording import scan
 from kinegru.recognition.stream import Stream
 from kinegru.recognition.timeline import Rules, Segment, make_segments
+from kinegru.recognition.window import Anew, Moving
 from kinegru.video.loading import clip_input, load_windows
 from kinegru.video.transforms import Preprocessing
 
@@ -117,11 +118,12 @@ class Recognizer:
                     group = []
         yield from self._group(group)
 
-    def stream(self, window: int | Literal["clip"] | None = "clip", stride: int = 1) -> Stream:
+    def stream(self, window: int | Literal["clip"] | None = "clip", stride: int | None = None) -> Stream:
         """The recogniser fed frame by frame: an object with `.step(frame)` and `.reset()`.
 
-        `window` is the number of frames that make a prediction (`clip`: as many as in training; None carries the state
-        for ever), and every `stride`-th frame from then on gives one. Each equals `predict` on the window's frames.
+        `window` is the number of frames that make a prediction (`clip`: `clip_window`; None carries the state for
+        ever), and every `stride`-th frame from then on gives one, by default each that the network looks at. Each
+        equals `predict` on the window's frames.
 
         >>> recognizer = example_recognizer()
         >>> stream = recognizer.stream(window=3)
@@ -129,19 +131,29 @@ class Recognizer:
         >>> [None if p is None else p.source for p in map(stream.step, frames)]
         [None, None, 'frames 0 to 2', 'frames 1 to 3']
         """
-        frames = self.preprocessing.frames if window == "clip" else window
+        length = self.clip_window if window == "clip" else window
         engine = self.engine
-        if frames is not None and engine.length not in (None, frames):
-            logger.warning("the export takes windows of %d frames only; torch is used for %d", engine.length, frames)
+        if length is not None and not self.takes(engine, length):
+            logger.warning("the export takes windows of %d frames only; torch is used for %d", engine.length, length)
             engine = TorchEngine(self.model, self.device)
-        return self.stream_on(engine, frames, stride)
+        return self.stream_on(engine, length, stride)
 
-    def stream_on(self, engine: Engine, window: int | None, stride: int = 1) -> Stream:
+    def takes(self, engine: Engine, window: int) -> bool:
+        """Whether an engine takes windows of so many frames."""
+        return engine.length in (None, self._looked_at(window))
+
+    def stream_on(self, engine: Engine, window: int | None, stride: int | None = None) -> Stream:
         """A stream that a given engine runs; else as `stream`."""
-        whole = self.preprocessing.mixes_frames
-        stream = Stream(engine, self._prepare, self.labels, window, stride, whole)
+        preprocessing, together = self.preprocessing, None
+        if stride is None:
+            stride = max(1, window // preprocessing.frames) if window and preprocessing.needs_flow else 1
+        if preprocessing.needs_flow:
+            together = functools.partial(Moving, engine, preprocessing)
+        elif preprocessing.mixes_frames:
+            together = functools.partial(Anew, engine, self._prepare)
+        stream = Stream(engine, self._prepare, self.labels, window, stride, together)
         if window is not None:
-            dataclasses.replace(self.preprocessing, frames=window)  # says where a window is too short for it
+            dataclasses.replace(preprocessing, frames=self._looked_at(window))  # says where a window is too short
         return stream
 
     def timeline(
@@ -156,7 +168,7 @@ class Recognizer:
         """What happens when in a video file of any length: segments without hole or overlap, some of them `unknown`.
 
         Frames are taken at `fps` a second (by default `frame_rate`, else the file's own), as windows of `window` frames
-        (by default a training clip's) every `stride` frames (by default a quarter of a window); `rules` make segments
+        (by default `clip_window`) every `stride` frames (by default a quarter of a window); `rules` make segments
         of their scores.
 
         Raises `VideoError` where the file cannot be read.
@@ -177,19 +189,41 @@ class Recognizer:
         return float(found) if isinstance(found, int | float) and 0 < found < float("inf") else 1.0
 
     def _prepare(self, frames: np.ndarray) -> torch.Tensor:
-        """Frames uint8 (n, H, W, 3) -> the network's input of all of them, (n, C, S, S)."""
-        return clip_input(frames, dataclasses.replace(self.preprocessing, frames=len(frames)))
+        """A window's frames, uint8 (n, H, W, 3) -> the network's input, (T, C, S, S)."""
+        return clip_input(frames, dataclasses.replace(self.preprocessing, frames=self._looked_at(len(frames))))
+
+    def _looked_at(self, window: int) -> int:
+        """How many of a window's frames the network sees: all, where it does not see the motion between them."""
+        return self.preprocessing.frames if self.preprocessing.needs_flow else window
 
     @property
     def frame_rate(self) -> float | None:
         """Frames a second that a window should have to look like a training clip; None where their length is unknown.
 
-        The rate that the model was trained at, or the frames of a clip over the median duration of the training clips.
+        The rate that the model was trained at, or the frames of a clip over the median duration of the training clips;
+        for a model that sees motion the median rate of the training clips, as motion is that from frame to frame.
         """
+        if self.preprocessing.needs_flow:
+            return self.clip_statistics.get("median_fps")
         if self.preprocessing.rate is not None:
             return self.preprocessing.rate
         seconds = self.clip_statistics.get("median_seconds")
         return self.preprocessing.frames / seconds if seconds else None
+
+    @property
+    def clip_window(self) -> int:
+        """Frames of a window that looks like a training clip: as many as the network sees.
+
+        For a model that sees motion as many as a training clip has between the first and the last of those, about: a
+        multiple of their number, so that windows share them.
+        """
+        frames, rate = self.preprocessing.frames, self.preprocessing.rate
+        if not self.preprocessing.needs_flow:
+            return frames
+        length = self.clip_statistics.get("median_frames", frames)
+        if rate is not None and self.frame_rate is not None:
+            length = min(length, frames * self.frame_rate / rate)
+        return frames * max(1, round(length / frames))
 
     def _group(self, group: list[tuple[str, torch.Tensor | VideoError]]) -> list[tuple[str, Prediction | VideoError]]:
         good = [(name, frames) for name, frames in group if isinstance(frames, torch.Tensor)]

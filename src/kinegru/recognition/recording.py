@@ -136,15 +136,15 @@ def scan(
     bound_to: dict[str, Any] | None = None,
     track: Callable[[int, int], None] | None = None,
 ) -> tuple[Scanned, ScoreLog]:
-    """Score every window of a video file. `fps` is by default the model's rate, else the file's; `window` the frames of
-    a training clip; `stride` a quarter of the window.
+    """Score every window of a video file. `fps` is by default the model's rate, else the file's; `window` the
+    recogniser's `clip_window`; `stride` a quarter of the window.
 
     With `log_path` scores are kept there as they come, and an earlier scan of the same (`bound_to`) goes on; the caller
     removes the log when it has used them. `track` is told the seconds done and the seconds there are.
 
     Raises VideoError for a file that cannot be read, UsageError for an `fps`, `window` or `stride` out of range.
     """
-    window = recognizer.preprocessing.frames if window is None else window
+    window = recognizer.clip_window if window is None else window
     stride = max(1, window // 4) if stride is None else stride
     stream = recognizer.stream(window=window, stride=stride)
     classes = len(recognizer.labels)

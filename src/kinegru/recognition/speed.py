@@ -2,8 +2,8 @@
 
 Both sides get each frame once, resized and normalised alike; re-running keeps the prepared frames of its window, so
 that only the network's work is compared. Where a frame cannot be prepared without the others of its window (optical
-flow, the background taken away), that is done anew for every window, as a stream of such a model has to. Processor
-seconds count all threads, wall seconds what a user waits.
+flow, the background taken away), that is done anew for every window. Processor seconds count all threads, wall seconds
+what a user waits.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def measure_streams(
 ) -> dict[str, StreamSpeed]:
     """Let streams with a window and their re-runs take turns on the frames (L, H, W, 3), over and over.
 
-    A round has `steps` steps of every stream and one re-run each.
+    A round has `steps` predictions of every stream and one re-run each.
 
     >>> from kinegru.recognition.recognizer import example_recognizer
     >>> stream = example_recognizer().stream(window=4)
@@ -98,23 +98,23 @@ def _fill(stream: Stream, frames: np.ndarray, again: _Rerun) -> float:
 
 
 class _Steps:
-    """So many steps of a stream that is full."""
+    """So many predictions of a stream that is full."""
 
     def __init__(self, stream: Stream, frames: np.ndarray, steps: int) -> None:
         self.stream, self.steps = stream, steps
         self.frames = itertools.cycle(frames)
 
     def __call__(self) -> None:
-        for _ in range(self.steps):
+        for _ in range(self.steps * self.stream.stride):
             self.stream.step(next(self.frames))
 
 
 class _Rerun:
-    """The clip model on a window that moves on by a frame; frames are prepared once, where one can be alone."""
+    """The clip model on a window that moves on by the stride; frames are prepared once, where one can be alone."""
 
     def __init__(self, stream: Stream, frames: np.ndarray) -> None:
-        self.engine, self.prepare = stream.engine, stream.prepare
-        self.alone = stream.exact
+        self.engine, self.prepare, self.stride = stream.engine, stream.prepare, stream.stride
+        self.alone = stream.together is None
         window = stream.window or 1
         self.frames = itertools.cycle(frames)
         self.kept = deque((self._next() for _ in range(window)), maxlen=window)
@@ -125,7 +125,8 @@ class _Rerun:
         return self.engine.clip(self.prepare(np.concatenate(tuple(self.kept)))[None])
 
     def __call__(self) -> torch.Tensor:
-        self.kept.append(self._next())
+        for _ in range(self.stride):
+            self.kept.append(self._next())
         return self.window().softmax(dim=1)
 
     def _next(self) -> Any:

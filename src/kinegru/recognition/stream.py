@@ -13,10 +13,12 @@ At the window's first and last frames the clip model pads with zeros where the r
 frames are computed anew for each window, and that is what makes the result the clip model's and not nearly so. Every
 window has a state of its own: a stride of s frames has window/s of them open at any time.
 Without a window the state is carried for ever, and the result is that of the clip from the first frame on.
+What a frame alone does not show (motion, a clip's background) is for kinegru.recognition.window.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,20 +31,19 @@ from torch import Tensor
 from kinegru.errors import UsageError
 from kinegru.recognition.engines import Engine
 from kinegru.recognition.prediction import Prediction
+from kinegru.recognition.window import Anew, Prepare, Window
 from kinegru.video.loading import require_frames
 
 logger = logging.getLogger(__name__)
-
-Prepare = Callable[[np.ndarray], Tensor]  # frames uint8 (n, H, W, 3) -> (n, C, S, S) float32, all n of them
 
 
 class Stream:
     """The recogniser fed with single frames.
 
     `window` frames make a prediction, `stride` frames later they make the next; `window=None` carries the state for
-    ever and predicts every `stride` frames. `exact` is False for a model that cannot keep anything (3-D networks,
-    optical flow, and with `whole` a preprocessing that mixes frames, as where the background is taken away): it is run
-    anew on every window, which is the same result at many times the cost.
+    ever and predicts every `stride` frames. `together` makes what holds a window of a model that cannot see one frame
+    by itself; a 3-D network has `Anew`, unless another is given. `exact` is False where nothing can be kept and
+    every window is run anew, which is the same result at many times the cost.
 
     A frame that is refused, or fails on its way through the trunk, leaves the stream as it was. Raises UsageError for a
     window or stride that is no whole number of 1 or more.
@@ -55,7 +56,7 @@ class Stream:
         labels: Sequence[str],
         window: int | None,
         stride: int = 1,
-        whole: bool = False,
+        together: Callable[[int], Window] | None = None,
     ) -> None:
         if window is not None and not _whole_number(window):
             raise UsageError(f"window is {window}: give a number of frames, or none to carry the state for ever")
@@ -63,39 +64,45 @@ class Stream:
             raise UsageError(f"stride is {stride}: give a number of frames, at least 1")
         self.engine, self.prepare, self.labels = engine, prepare, tuple(labels)
         self.window, self.stride = window, stride
-        self.exact = engine.radius is not None and not whole
-        if not self.exact:
-            if window is None:
-                raise UsageError("this model keeps no state that could be carried; give a window")
-            logger.warning("this model cannot reuse what it computed: every window is run anew")
+        if together is None and engine.radius is None:
+            together = functools.partial(Anew, engine, prepare)
+        if together is not None and window is None:
+            raise UsageError("this model keeps no state that could be carried; give a window")
+        self._make = together
         self.radius = engine.radius or 0
         self.reset()
+        self.exact = self.together is None or self.together.keeps
+        if not self.exact:
+            logger.warning("this model cannot reuse what it computed: every window is run anew")
 
     def reset(self) -> None:
         """Forget all frames."""
         reach = 2 * self.radius + 1
         self.count = 0  # frames so far
-        self._frames: deque[np.ndarray] = deque(maxlen=self.window if not self.exact else 0)
+        self.together = None if self._make is None or self.window is None else self._make(self.window)
+        self._shape: tuple[int, ...] | None = None  # of the frames
         self._maps: deque[Tensor] = deque(maxlen=reach)
         self._state: Any = None  # over the frames whose neighbours are all known: of all open windows, oldest first
         self._open = 0  # windows
 
-    def step(self, frame: np.ndarray) -> Prediction | None:
+    def step(self, frame: np.ndarray, predict: bool = True) -> Prediction | None:
         """One frame, uint8 (H, W, 3) RGB of any size -> the prediction for the window that ends with it, or None.
 
-        The prediction's source tells the window's first and last frame, counted from 0 since the start or `reset`.
-        Raises UsageError for another kind of array, and where `exact` is False for a frame of another size than those
+        The prediction's source tells the window's first and last frame, counted from 0 since the start or `reset`. With
+        `predict=False` a prediction that is due is left out, where it is what costs: where there is `together`. Raises
+        UsageError for another kind of array, and where there is `together` for a frame of another size than those
         before.
         """
         require_frames(frame, single=True)
         maps = None
-        if self.exact:
+        if self.together is None:
             maps = self.engine.trunk(self.prepare(frame[None]))[0]
-        elif self._frames and self._frames[-1].shape != frame.shape:
-            was, now = self._frames[-1].shape, frame.shape
-            raise UsageError(f"frames were {was[1]}x{was[0]} and this one is {now[1]}x{now[0]}: reset the stream first")
+        elif self._shape not in (None, frame.shape):
+            (h, w, _), now = self._shape, frame.shape
+            raise UsageError(f"frames were {w}x{h} and this one is {now[1]}x{now[0]}: reset the stream first")
+        self._shape = frame.shape
         try:
-            logits = self._step(frame, maps)
+            logits = self._step(frame, maps, predict)
         except BaseException:  # half a step was taken
             self.reset()
             raise
@@ -105,12 +112,13 @@ class Stream:
         scores = logits.softmax(dim=0).double().cpu().numpy()
         return Prediction(f"frames {first} to {self.count - 1}", self.labels, scores)
 
-    def _step(self, frame: np.ndarray, maps: Tensor | None) -> Tensor | None:
+    def _step(self, frame: np.ndarray, maps: Tensor | None, predict: bool) -> Tensor | None:
         self.count += 1
         due = self.count >= (self.window or 1) and (self.count - (self.window or 1)) % self.stride == 0
-        if maps is None:
-            self._frames.append(frame.copy())  # the caller may fill the same array again
-            return self.engine.clip(self.prepare(np.stack(self._frames))[None])[0] if due else None
+        if self.together is not None:
+            self.together.push(frame)
+            return self.together.logits() if due and predict else None
+        assert maps is not None
         self._maps.append(maps)
         return self._forever(due) if self.window is None else self._windowed(self.window, due)
 

@@ -166,12 +166,12 @@ def _measure(
     with tempfile.TemporaryDirectory(prefix="kinegru-") as folder:
         path = resolve(model) if model not in list_models() else _write_untrained(model, Path(folder))
         recognizer = Recognizer.load(path, device)
-        length = window or recognizer.preprocessing.frames
+        length = window or recognizer.clip_window
         notes: list[str] = []
         frames = _frames(source)
         streams = {}
         for name, engine in _engines(recognizer, path, notes).items():
-            if engine.length not in (None, length):
+            if not recognizer.takes(engine, length):
                 notes.append(f"{name} takes windows of {engine.length} frames only")
                 continue
             streams[name] = recognizer.stream_on(engine, length)

@@ -56,7 +56,7 @@ def live(
     *,
     fps: float | None = None,
     window: int | Literal["none"] | None = None,
-    stride: int = 1,
+    stride: int | None = None,
     threshold: float = 0.5,
     margin: float = 0.1,
     pace: Literal["auto", "live", "real", "asap"] = "auto",
@@ -74,15 +74,16 @@ def live(
     """Say what happens now, with the delay of the answer and the frames that were missed.
 
     SOURCE is a camera (0, /dev/video0), an address (rtsp://, http://, ...), a video file, or - for stdin. Never more
-    than one frame waits: a machine that is too slow drops frames and does not fall behind. A stream that breaks off is
-    opened again. Ctrl-C stops.
+    than one frame waits, or half a window where the model sees motion: a machine that is too slow drops frames and
+    does not fall behind. A stream that breaks off is opened again. Ctrl-C stops.
 
     Args:
         model: Model file, RUN folder, or hub id.
         source: Camera number or device, address, video file, or - for stdin.
         fps: Frames a second to look at; by default as in the training clips.
         window: Frames of a prediction; by default as many as a training clip has, `none` carries the state for ever.
-        stride: Frames from one prediction to the next.
+        stride: Frames from one prediction to the next; by default 1, or from one frame that the network looks at to
+            the next, where it sees the motion between them.
         threshold: Least calibrated probability of a label; below it is `unknown`.
         margin: How far a label may fall below the threshold, or behind another, before it is left.
         pace: As it comes (live), by its timestamps (real), or every frame as fast as it goes (asap); auto is real for

@@ -1,7 +1,7 @@
 """A source watched by a thread of its own: the newest picture is ready whenever somebody asks for one.
 
-* Never more than one picture waits. When the next comes before it was taken, it is dropped and counted; so whoever is
-  too slow for a source misses pictures, and does not fall behind it.
+* Never more than `keep` pictures wait, by default one. When the next comes before there is room, the oldest is dropped
+  and counted; so whoever is too slow for a source misses pictures, and does not fall behind it.
 * Pictures are taken at an even rate by the source's own timestamps (kinegru.video.pacing).
 * A stream or camera that breaks off is opened again, after 0.5, 1, 2, 4 ... up to 30 seconds, and the first picture
   behind the break says so (`cut`).
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
@@ -52,6 +53,7 @@ class Capture:
     until their time has come) or `asap` (each waits until the one before was taken; none is dropped); `auto` is `real`
     for files, pipes and what says how long it is, else `live`. After a failed try to connect there are `retries` more
     (-1: any number). `each` is called in the thread with every picture, its time, and whether a connection begins.
+    `keep` is how many pictures may wait.
 
     When there are no more, `failure` says what went wrong; it is None at the end of a file.
 
@@ -74,8 +76,9 @@ class Capture:
         retries: int = 8,
         timeout: float = 10.0,
         each: Callable[[float, Picture, bool], None] | None = None,
+        keep: int = 1,
     ) -> None:
-        self.source, self.rate, self.pace = source, rate, pace
+        self.source, self.rate, self.pace, self.keep = source, rate, pace, keep
         self.retries, self.timeout, self.each = retries, timeout, each
         self.drops = 0  # pictures that were taken for the even rate and thrown away
         self.reconnects = 0
@@ -84,7 +87,7 @@ class Capture:
         self.source_rate: float | None = None  # nominal, known when it is open
         self.failure: BaseException | None = None  # what ended it, None for the end of a file
         self._stop, self._changed = threading.Event(), threading.Condition()
-        self._waiting: Taken | None = None
+        self._waiting: deque[Taken] = deque()
         self._over = self._cut = False
         self._failed = 0  # tries to connect, in a row
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
@@ -105,13 +108,18 @@ class Capture:
     def ended(self) -> bool:
         """Whether there are no more pictures, and none waits."""
         with self._changed:
-            return self._over and self._waiting is None
+            return self._over and not self._waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many pictures wait."""
+        return len(self._waiting)
 
     def take(self, seconds: float) -> Taken | None:
-        """The picture that waits, else the next within so many seconds, else None."""
+        """The picture that waits longest, else the next within so many seconds, else None."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._over, seconds)
-            taken, self._waiting = self._waiting, None
+            self._changed.wait_for(lambda: self._waiting or self._over, seconds)
+            taken = self._waiting.popleft() if self._waiting else None
             self._changed.notify_all()
             return taken
 
@@ -205,10 +213,12 @@ class Capture:
         number, cut, (captured, picture) = ticks[0]
         with self._changed:
             if pace == "asap":
-                self._changed.wait_for(lambda: self._waiting is None or self._stop.is_set())
-            if self._waiting is not None:
-                self.drops += 1
-                cut = cut or self._waiting.cut  # whoever looks next has to know
-            self._waiting = Taken(number, len(ticks), cut or self._cut, captured, picture)
+                self._changed.wait_for(lambda: len(self._waiting) < self.keep or self._stop.is_set())
+            self._waiting.append(Taken(number, len(ticks), cut or self._cut, captured, picture))
             self._cut = False
+            if len(self._waiting) > self.keep:
+                self.drops += 1
+                dropped = self._waiting.popleft()
+                if dropped.cut:  # whoever looks next has to know
+                    self._waiting[0] = replace(self._waiting[0], cut=True)
             self._changed.notify_all()

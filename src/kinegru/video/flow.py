@@ -90,7 +90,7 @@ def flow_of_frames(frames: Iterable[Frame], numbers: Numbers | None = None) -> F
     (2, 48, 64, 2)
     """
     if numbers is None:
-        compute = _Flow()
+        compute = RunningFlow()
         fields = [field for field in map(compute.next, frames) if field is not None]
         return np.stack(fields or [compute.zero()])
     return _numbered(frames, lambda frame: frame, numbers)
@@ -109,7 +109,7 @@ def read_flow(path: str | os.PathLike[str], numbers: Numbers) -> Fields:
 
 def _numbered(frames: Iterable[Any], rgb: Callable[[Any], Frame], numbers: Numbers) -> Fields:
     wanted = {int(number) for number in numbers}
-    compute = _Flow()
+    compute = RunningFlow()
     found: dict[int, NDArray[np.uint8]] = {}
     for number, frame in enumerate(frames):
         if number > max(wanted) + 1:
@@ -167,8 +167,13 @@ def energy(contrasts: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (255 * np.minimum(parts / BOUND, 1)).round().astype(np.uint8)
 
 
-class _Flow:
-    """DIS from each frame to the next, in eight bits."""
+class RunningFlow:
+    """DIS from each frame to the next, in eight bits. Raises UsageError where OpenCV is not installed.
+
+    >>> flow = RunningFlow()
+    >>> [None if field is None else field.shape for field in map(flow.next, np.zeros((2, 48, 64, 3), np.uint8))]
+    [None, (48, 64, 2)]
+    """
 
     def __init__(self) -> None:
         self.cv2 = require_opencv()

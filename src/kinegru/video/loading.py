@@ -100,10 +100,28 @@ def clip_input(frames: Frame, preprocessing: Preprocessing) -> torch.Tensor:
     """
     require_frames(frames)
     indices = uniform_indices(len(frames), preprocessing.frames)
+    return input_at(indices, len(frames), preprocessing, frames.__getitem__, lambda n: flow_of_frames(frames, n))
+
+
+def input_at(
+    indices: NDArray[np.int64],
+    length: int,
+    preprocessing: Preprocessing,
+    pictures: Callable[[Numbers], Frame],
+    flow: Callable[[Numbers], Fields],
+) -> torch.Tensor:
+    """Network input of the frames at `indices` in a clip of `length`: float32 (len(indices), C, S, S).
+
+    `pictures` and `flow` give what is asked for by number: frames uint8 (n, H, W, 3), and fields as `flow_of_frames`.
+
+    >>> frames = np.zeros((30, 48, 64, 3), np.uint8)
+    >>> input_at(np.array([2, 9]), 30, Preprocessing(size=32), frames.__getitem__, flow_of_frames).shape
+    torch.Size([2, 3, 32, 32])
+    """
     rgb = "rgb" in preprocessing.modalities
-    images = {"rgb": preprocessing.clip(preprocessing.resize(frames[indices]))} if rgb else {}
+    images = {"rgb": preprocessing.clip(preprocessing.resize(pictures(indices)))} if rgb else {}
     if preprocessing.needs_flow:
-        images |= _motion(lambda numbers: flow_of_frames(frames, numbers), indices, len(frames), preprocessing)
+        images |= _motion(flow, indices, length, preprocessing)
     return preprocessing.normalise(_joined(images, preprocessing))
 
 

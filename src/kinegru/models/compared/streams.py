@@ -43,16 +43,19 @@ def parse_streams(streams: str) -> list[str]:
 
 
 class SideBySide(nn.Module):
-    """Parts that each take their own channels; their outputs are joined on the channel axis, the third from the end."""
+    """Parts that each take their own channels; their outputs are joined on the channel axis, the third from the end.
+
+    `keep` is handed on: the frames that necks give (`kinegru.models.encoders.Neck`).
+    """
 
     def __init__(self, parts: Sequence[nn.Module], channels: Sequence[int]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.channels = list(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *keep: slice | Tensor) -> Tensor:
         pieces = x.split(self.channels, dim=-3)
-        return torch.cat([part(piece) for part, piece in zip(self.parts, pieces, strict=True)], dim=-3)
+        return torch.cat([part(piece, *keep) for part, piece in zip(self.parts, pieces, strict=True)], dim=-3)
 
 
 class StreamsEncoder(nn.Module):
@@ -60,7 +63,7 @@ class StreamsEncoder(nn.Module):
 
     `streams` names them in the order of their channels; `options` are `FrameEncoder`'s, the same for all. Attributes as
     of `FrameEncoder`, with modules named "flow.conv1", and `stream_channels`, how many of `out_channels` are each
-    stream's. `radius` is None where a stream needs more than the frame itself.
+    stream's.
 
     >>> encoder = StreamsEncoder(["rgb", "flow"], backbone="mobilenetv2_050")
     >>> encoder(torch.rand(2, 3, 23, 96, 96)).shape, encoder.in_channels
@@ -82,7 +85,7 @@ class StreamsEncoder(nn.Module):
         self.stream_channels = [encoder.out_channels for encoder in encoders]
         self.in_channels = sum(self.trunk.channels)
         self.trunk_channels, self.out_channels = sum(self.neck.channels), sum(self.stream_channels)
-        self.radius = first.radius if self.streams == ("rgb",) else None
+        self.radius = first.radius
         self.backbone, self.report, self.resolved = first.backbone, first.report, first.resolved
         self.preprocessing_defaults = first.preprocessing_defaults | {"modalities": list(streams)}
         self._names = [encoder.names for encoder in encoders]
