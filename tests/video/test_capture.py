@@ -105,6 +105,15 @@ def test_as_many_pictures_wait_as_are_to_be_kept_and_come_in_order(numbered):
     assert [number_of(one.image) for one in taken] == numbers
 
 
+def test_none_of_several_pictures_waits_for_more_than_a_second(numbered):
+    capture = Capture(find(str(numbered("clip.mp4", 50))), rate=25.0, keep=50)
+    with capture:
+        time.sleep(1.8)
+        one = capture.take(1.0)
+        late = time.monotonic() - one.captured
+    assert capture.drops > 5 and late < 1.5
+
+
 def test_a_file_plays_as_long_as_it_lasts_and_nothing_is_dropped_for_the_quick(numbered):
     began = time.monotonic()
     capture = Capture(find(str(numbered("clip.mp4", 50))), rate=25.0)

@@ -74,7 +74,7 @@ def live(
     """Say what happens now, with the delay of the answer and the frames that were missed.
 
     SOURCE is a camera (0, /dev/video0), an address (rtsp://, http://, ...), a video file, or - for stdin. Never more
-    than one frame waits, or half a window where the model sees motion: a machine that is too slow drops frames and
+    than one frame waits, or a second of them where the model sees motion: a machine that is too slow drops frames and
     does not fall behind. A stream that breaks off is opened again. Ctrl-C stops.
 
     Args:

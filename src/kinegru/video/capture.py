@@ -1,7 +1,8 @@
 """A source watched by a thread of its own: the newest picture is ready whenever somebody asks for one.
 
-* Never more than `keep` pictures wait, by default one. When the next comes before there is room, the oldest is dropped
-  and counted; so whoever is too slow for a source misses pictures, and does not fall behind it.
+* Never more than `keep` pictures wait, by default one, and of several none for more than a second. When the next comes
+  before there is room, the oldest is dropped and counted; so whoever is too slow for a source misses pictures, and does
+  not fall behind it.
 * Pictures are taken at an even rate by the source's own timestamps (kinegru.video.pacing).
 * A stream or camera that breaks off is opened again, after 0.5, 1, 2, 4 ... up to 30 seconds, and the first picture
   behind the break says so (`cut`).
@@ -26,6 +27,7 @@ from kinegru.video.sources import Feed, Source, Unreachable, open_source
 
 Pace = Literal["auto", "live", "real", "asap"]
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before another try to connect
+LONGEST_DELAY = 1.0  # seconds that one of several pictures may wait
 CATCH_UP = 1.02  # how much faster than its timestamps a pipe may be read, so that a live one never gets ahead of us
 PATIENCE = 2.0  # seconds that closing waits for a read to end
 
@@ -216,7 +218,7 @@ class Capture:
                 self._changed.wait_for(lambda: len(self._waiting) < self.keep or self._stop.is_set())
             self._waiting.append(Taken(number, len(ticks), cut or self._cut, captured, picture))
             self._cut = False
-            if len(self._waiting) > self.keep:
+            while len(self._waiting) > self.keep or captured - self._waiting[0].captured > LONGEST_DELAY:
                 self.drops += 1
                 dropped = self._waiting.popleft()
                 if dropped.cut:  # whoever looks next has to know
