@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from kinegru.recognition.prediction import Prediction
 from kinegru.recognition.recording import scan
 from kinegru.recognition.stream import Stream
 from kinegru.recognition.timeline import Rules, Segment, make_segments
-from kinegru.recognition.window import Anew, Moving
+from kinegru.recognition.window import Anew, Moving, Window
 from kinegru.video.loading import clip_input, load_windows
 from kinegru.video.transforms import Preprocessing
 
@@ -144,7 +144,8 @@ class Recognizer:
 
     def stream_on(self, engine: Engine, window: int | None, stride: int | None = None) -> Stream:
         """A stream that a given engine runs; else as `stream`."""
-        preprocessing, together = self.preprocessing, None
+        preprocessing = self.preprocessing
+        together: Callable[[int], Window] | None = None
         if stride is None:
             stride = max(1, window // preprocessing.frames) if window and preprocessing.needs_flow else 1
         if preprocessing.needs_flow:
