@@ -120,7 +120,10 @@ def reproduce(
     settings = settings or TrainSettings()
     _check(settings, seeds, processes)
     if what == "leak" and split is not None:
-        raise UsageError(f"--split {split}: leak has its own, one by clip and one by group; leave it out")
+        raise UsageError(
+            f"--split {split}: leak has its own, one by clip and one by group; "
+            "leave it out, or give --split null where a recipe names one"
+        )
     catalog = load_catalog(data, group_pattern, lists)
     folder = Path(out) if out else Path("runs") / "reproduce" / (Path(data).resolve().stem or "data")
     protocol = Protocol(
