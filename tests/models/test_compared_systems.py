@@ -67,7 +67,15 @@ def test_every_model_learns_is_saved_and_recognises_a_clip(name: str, tmp_path: 
 
 @pytest.mark.parametrize(
     ("streams", "channels"),
-    [("rgb", 3), ("flow", 20), ("saliency", 1), ("rgb+flow", 23), ("energy", 3), ("flow+saliency+rgb", 24)],
+    [
+        ("rgb", 3),
+        ("flow", 20),
+        ("saliency", 1),
+        ("rgb+flow", 23),
+        ("energy", 3),
+        ("rgb+sg3i", 6),
+        ("flow+saliency+rgb", 24),
+    ],
 )
 def test_streams_are_options_of_two_stream(streams: str, channels: int) -> None:
     model = built("two_stream", streams=streams)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -45,7 +46,9 @@ def compare(recognizer: Recognizer, frames: np.ndarray, window: int, stride: int
 
 
 @pytest.mark.parametrize(("window", "stride"), [(16, None), (16, 3), (19, 4), (12, 1), (5, 2)])
-@pytest.mark.parametrize("streams", ["energy", "flow", "rgb+energy", "saliency+rgb+flow"])
+@pytest.mark.parametrize(
+    "streams", ["energy", "flow", "rgb+energy", "saliency+rgb+flow", "sg3i", "rgb+sg3i", "sg3i+flow"]
+)
 def test_stream_equals_offline_where_motion_is_seen(streams: str, window: int, stride: int | None) -> None:
     compare(recognizer_of(streams), example_frames(29), window, stride)
 
@@ -60,12 +63,18 @@ def test_stream_equals_offline_for_streams_fused_late(name: str, streams: str) -
     compare(recognizer_of(streams, name), example_frames(24), 12, None)
 
 
-def test_stream_equals_offline_where_motion_is_seen_without_the_background() -> None:
-    compare(recognizer_of("rgb+energy", background="remove"), example_frames(24), 12, None)
+@pytest.mark.parametrize("streams", ["rgb+energy", "sg3i"])
+def test_stream_equals_offline_where_motion_is_seen_without_the_background(streams: str) -> None:
+    compare(recognizer_of(streams, background="remove"), example_frames(24), 12, None)
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 20), st.integers(1, 7), st.integers(1, 7), st.sampled_from(["energy", "rgb+flow"]))
+@given(
+    st.integers(1, 20),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.sampled_from(["energy", "rgb+flow", "sg3i", "rgb+sg3i"]),
+)
 def test_stream_equals_offline_at_any_window_stride_and_number_of_frames(window, stride, frames, streams) -> None:
     recognizer = recognizer_of(streams, frames=frames)
     stream, shown = recognizer.stream(window, stride), example_frames(window + 2 * stride)
@@ -86,6 +95,18 @@ def test_a_field_is_computed_once_and_a_frame_of_several_windows_encoded_once(mo
     assert len(fields) == 63
     # frames 2, 6 .. 18 have stacks of their own; 22, 26 and 30 share the window's last one, which is seldom met again
     assert encoded[0] == 6 and max(encoded[1:]) <= 2
+
+
+def test_time_as_colour_needs_no_opencv_and_a_frame_of_several_windows_is_encoded_once(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    recognizer = recognizer_of("sg3i", frames=8)
+    encoded = []
+    trunk = recognizer.engine.trunk
+    monkeypatch.setattr(recognizer.engine, "trunk", lambda frames: encoded.append(len(frames)) or trunk(frames))
+    stream = recognizer.stream(32)
+    predictions = [stream.step(frame) for frame in example_frames(64)]
+    assert sum(said is not None for said in predictions) == 9 and stream.stride == 4
+    assert encoded == [8, *[2] * 8]  # the last one looked at, and the one before: only now its neighbours are all known
 
 
 def test_a_window_of_a_model_that_sees_motion_is_as_long_as_a_training_clip() -> None:

@@ -51,7 +51,7 @@ class ModelOptions:
     backbone: str = "legacy_xception"
     """Any timm CNN; or stc_resnet18, stc_resnet101, which are 3-D."""
     streams: str = "rgb"
-    """What the encoder sees, a CNN for each: rgb, flow, saliency, energy, or several joined by +."""
+    """What the encoder sees, a CNN for each: rgb, flow, saliency, energy, sg3i, or several joined by +."""
     backbone_weights: str = "none"
     """A local .safetensors or .pth file, `imagenet` (timm's download), or `none`."""
     pad_type: str | None = None

@@ -147,8 +147,8 @@ class Recognizer:
         preprocessing = self.preprocessing
         together: Callable[[int], Window] | None = None
         if stride is None:
-            stride = max(1, window // preprocessing.frames) if window and preprocessing.needs_flow else 1
-        if preprocessing.needs_flow:
+            stride = max(1, window // preprocessing.frames) if window and preprocessing.sees_motion else 1
+        if preprocessing.sees_motion:
             together = functools.partial(Moving, engine, preprocessing)
         elif preprocessing.mixes_frames:
             together = functools.partial(Anew, engine, self._prepare)
@@ -195,7 +195,7 @@ class Recognizer:
 
     def _looked_at(self, window: int) -> int:
         """How many of a window's frames the network sees: all, where it does not see the motion between them."""
-        return self.preprocessing.frames if self.preprocessing.needs_flow else window
+        return self.preprocessing.frames if self.preprocessing.sees_motion else window
 
     @property
     def frame_rate(self) -> float | None:
@@ -204,7 +204,7 @@ class Recognizer:
         The rate that the model was trained at, or the frames of a clip over the median duration of the training clips;
         for a model that sees motion the median rate of the training clips, as motion is that from frame to frame.
         """
-        if self.preprocessing.needs_flow:
+        if self.preprocessing.sees_motion:
             return self.clip_statistics.get("median_fps")
         if self.preprocessing.rate is not None:
             return self.preprocessing.rate
@@ -219,7 +219,7 @@ class Recognizer:
         multiple of their number, so that windows share them.
         """
         frames, rate = self.preprocessing.frames, self.preprocessing.rate
-        if not self.preprocessing.needs_flow:
+        if not self.preprocessing.sees_motion:
             return frames
         length = self.clip_statistics.get("median_frames", frames)
         if rate is not None and self.frame_rate is not None:

@@ -1,9 +1,9 @@
 """Windows of models that do not see frame by frame, and what of them is kept from one window to the next.
 
-* Optical flow, saliency and energy (`Moving`) are of neighbouring frames of the source: a window holds all of them, and
-  the network looks at some, evenly spread, as it does in a clip file. Each field is computed once. Where windows follow
-  each other at a multiple of the distance between the frames looked at, these are the same frames, and their trunk maps
-  are kept as well; only the last ones, whose stacks would reach beyond the window, are its own.
+* Optical flow, saliency, energy and time as colour (`Moving`) are of neighbouring frames of the source: a window holds
+  all of them, and the network looks at some, evenly spread, as it does in a clip file. Each field is computed once.
+  Where windows follow each other at a multiple of the distance between the frames looked at, these are the same frames,
+  and their trunk maps are kept as well; only those whose neighbours would lie beyond the window are its own.
 * What mixes frames in another way (3-D networks, the background taken away) is run anew for every window (`Anew`).
 """
 
@@ -59,24 +59,25 @@ class Anew:
 
 
 class Moving:
-    """The fields between `length` frames, the trunk maps of those looked at, and where a model sees RGB the frames.
+    """The frames of a window, the fields between them, either where a model sees it, and the trunk maps of those looked
+    at.
 
-    Raises UsageError where OpenCV is not installed.
+    Raises UsageError where OpenCV is needed and not installed.
     """
 
     keeps = every_frame = True
 
     def __init__(self, engine: Engine, preprocessing: Preprocessing, length: int) -> None:
         self.engine, self.preprocessing, self.length = engine, preprocessing, length
-        self._flow = RunningFlow()
+        self._flow = RunningFlow() if preprocessing.needs_flow else None
         self._fields: deque[NDArray[np.uint8]] = deque(maxlen=length - 1)
-        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=length if "rgb" in preprocessing.modalities else 0)
+        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=length if preprocessing.needs_pictures else 0)
         self._maps: dict[tuple[int, ...], Tensor] = {}  # by the numbers of what they were computed from
         self._count = 0
 
     def push(self, frame: NDArray[np.uint8]) -> None:
         """See `Window`."""
-        field = self._flow.next(frame)
+        field = self._flow.next(frame) if self._flow else None
         if field is not None:
             self._fields.append(field)
         if self._frames.maxlen:
@@ -89,15 +90,18 @@ class Moving:
         if self.engine.radius is None or self.preprocessing.background == "remove":
             return self.engine.clip(self._input(indices)[None])[0]
         first = self._count - self.length
-        fields = first + windows(indices, self.length)  # (T, FIELDS)
-        pictures = first + indices if self._frames.maxlen else np.full_like(indices, -1)
-        keys = [(*row, picture) for row, picture in zip(fields.tolist(), pictures.tolist(), strict=True)]
+        sources = []  # (T, n) each, numbers of what is seen of a frame
+        if self._flow:
+            sources.append(windows(indices, self.length))
+        if self.preprocessing.needs_pictures:
+            sources.append(self.preprocessing.pictured(indices, self.length))
+        keys = [tuple(row) for row in (first + np.concatenate(sources, axis=1)).tolist()]
         missing = {key: index for key, index in zip(keys, indices, strict=True) if key not in self._maps}
         if missing:
             maps = self.engine.trunk(self._input(np.array(list(missing.values()))))
             self._maps |= zip(missing, maps, strict=True)
         parts = self.engine.parts(torch.stack([self._maps[key] for key in keys]), slice(None))
-        self._maps = {key: maps for key, maps in self._maps.items() if key[0] >= first}  # no later window has the rest
+        self._maps = {k: maps for k, maps in self._maps.items() if min(k) >= first}  # no later window has the rest
         return self.engine.logits(self.engine.advance(parts))[0]
 
     def _input(self, indices: NDArray[np.int64]) -> Tensor:
@@ -107,6 +111,7 @@ class Moving:
             return np.stack([self._frames[int(number)] for number in numbers])
 
         def flow(numbers: Numbers) -> NDArray[np.uint8]:
+            assert self._flow
             return np.stack([self._fields[int(n)] if self._fields else self._flow.zero() for n in numbers])
 
         return input_at(indices, self.length, self.preprocessing, pictures, flow)

@@ -3,6 +3,7 @@
 * `load_clip` resizes frames in groups while it decodes: a group is faster than single frames, and the whole clip at
   full size is never in memory. `clip_input` gives the same for frames in memory.
 * Optical flow, motion saliency and energy are of the same frames, cut and mirrored with them (`kinegru.video.motion`).
+* Time as colour (`kinegru.video.stacked`) is made of resized frames; RGB is every second of three of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from kinegru.video.flow import Fields, FlowReader, Numbers, flow_of_frames, read
 from kinegru.video.motion import motion_images
 from kinegru.video.reader import Frame, VideoInfo, read_clip
 from kinegru.video.sampling import draw_jitter, uniform_indices
+from kinegru.video.stacked import SamplingAround, stacked_grey
 from kinegru.video.transforms import Augmentation, Draw, Preprocessing
 
 GROUP_BYTES = 24 * 2**20  # of full-size frames, resized together
@@ -78,12 +80,12 @@ def load_images(
     jitter = None
     if augmentation is not None and rng is not None:
         jitter = draw_jitter(preprocessing.frames, rng, augmentation.time_crop, augmentation.even_steps)
-    rgb = "rgb" in preprocessing.modalities
     sampling = preprocessing.sampling(window, jitter)
-    places, info = read_clip(path, sampling, each=groups.add if rgb else lambda frame: 0)
-    images = {"rgb": preprocessing.clip(groups.clip(places))} if rgb else {}
-    if rgb and draw is not None:
-        images["rgb"] = draw.recolour(images["rgb"])
+    wanted = SamplingAround(sampling) if "sg3i" in preprocessing.modalities else sampling
+    places, info = read_clip(path, wanted, each=groups.add if preprocessing.needs_pictures else lambda frame: 0)
+    images = _pictures(groups.clip(places), preprocessing) if preprocessing.needs_pictures else {}
+    if draw is not None:
+        images = {modality: draw.recolour(images[modality], modality) for modality in images}
     if preprocessing.needs_flow:
         indices = sampling.indices(info.frames, info.fps)
         images |= _motion(lambda numbers: flow_of(path, numbers), indices, info.frames, preprocessing, draw)
@@ -118,8 +120,10 @@ def input_at(
     >>> input_at(np.array([2, 9]), 30, Preprocessing(size=32), frames.__getitem__, flow_of_frames).shape
     torch.Size([2, 3, 32, 32])
     """
-    rgb = "rgb" in preprocessing.modalities
-    images = {"rgb": preprocessing.clip(preprocessing.resize(pictures(indices)))} if rgb else {}
+    images: dict[str, torch.Tensor] = {}
+    if preprocessing.needs_pictures:
+        wanted = preprocessing.pictured(indices, length).reshape(-1)
+        images = _pictures(preprocessing.resize(pictures(wanted)), preprocessing)
     if preprocessing.needs_flow:
         images |= _motion(flow, indices, length, preprocessing)
     return preprocessing.normalise(_joined(images, preprocessing))
@@ -138,6 +142,18 @@ def require_frames(frames: object, single: bool = False) -> None:
     dimensions = 3 if single else 4
     if frames.dtype != np.uint8 or frames.ndim != dimensions or frames.shape[-1] != 3 or not frames.size:
         raise UsageError(f"{what} must be a NumPy array, uint8 {shape} RGB, not {frames.dtype} {frames.shape}")
+
+
+def _pictures(images: torch.Tensor, preprocessing: Preprocessing) -> dict[str, torch.Tensor]:
+    """RGB and time as colour of T frames, uint8 (T, S, S, 3) each, from these resized, or where time is seen from these
+    and their neighbours, (3 T, S, S, 3)."""
+    found: dict[str, torch.Tensor] = {}
+    if "sg3i" in preprocessing.modalities:
+        found["sg3i"] = stacked_grey(images)
+        images = images[1::3]
+    if "rgb" in preprocessing.modalities:
+        found["rgb"] = images
+    return {modality: preprocessing.clip(picture) for modality, picture in found.items()}
 
 
 def _motion(

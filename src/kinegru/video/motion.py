@@ -1,7 +1,7 @@
 """Flow, saliency and energy as images: cut, resized and mirrored with their frames, then made network input.
 
 * The channels of a frame are those of its modalities, one after the other: `rgb` 3, `flow` 20, `saliency` 1,
-  `energy` 3.
+  `energy` 3, `sg3i` 3 (`kinegru.video.stacked`).
 * A mirrored clip moves the other way: where fields are mirrored, their x component changes its sign. Colour changes are
   for RGB alone. Saliency and energy are computed before anything is cut off.
 * Flow becomes motion / 20 pixels, in -1 .. 1, less the mean of each plane: the camera's motion, which two-stream
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kinegru.video.flow import BOUND, FIELDS, ZERO, Fields, contrast, energy, saliency
 
-CHANNELS = {"rgb": 3, "flow": 2 * FIELDS, "saliency": 1, "energy": 3}
+CHANNELS = {"rgb": 3, "flow": 2 * FIELDS, "saliency": 1, "energy": 3, "sg3i": 3}
 GAIN = 0.8  # of energy, per pixel
 
 Resize = Callable[[NDArray[np.uint8], int], torch.Tensor]  # images (n, h, w, C) and a fill value -> (n, S, S, C)

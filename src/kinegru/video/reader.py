@@ -23,6 +23,7 @@ from kinegru.errors import VideoError
 from kinegru.video.container import Decoder, shown
 from kinegru.video.sampling import Sampling
 from kinegru.video.selective import PACKET_BYTES, Plan
+from kinegru.video.stacked import SamplingAround
 
 Frame = NDArray[np.uint8]
 
@@ -111,7 +112,7 @@ def iter_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
 
 def read_clip(
     path: str | os.PathLike[str],
-    sampling: Sampling | int,
+    sampling: Sampling | SamplingAround | int,
     each: Callable[[Frame], Any] | None = None,
 ) -> tuple[Any, VideoInfo]:
     """The frames that stand for the clip: (uint8 (T, H, W, 3) RGB, what is known of the file).

@@ -4,28 +4,31 @@
   flip, colour. Only then comes float32, (x / 255 - mean) / std.
 * A live frame and the same frame in a clip give equal bits.
 * An augmentation is drawn once a clip: the same crop, flip and colours for all its frames. Motion stays motion.
-* A model may see optical flow, motion saliency and energy beside RGB, or in its place (`modalities`): more channels of
-  the same frames, cut and mirrored with them (`kinegru.video.motion`).
+* A model may see optical flow, motion saliency and energy (`kinegru.video.motion`) or time as colour
+  (`kinegru.video.stacked`) beside RGB, or in its place (`modalities`): more channels of the same frames, cut and
+  mirrored with them.
 * The background of a camera that stands can be taken away (`kinegru.video.background`), between resize and flip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from kinegru.errors import UsageError
 from kinegru.video.background import GREY, without_background
 from kinegru.video.motion import CHANNELS, NORMALISE
 from kinegru.video.reader import Frame
 from kinegru.video.sampling import Jitter, Sampling
+from kinegru.video.stacked import LUMA, around
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what a colourless picture keeps of red, green and blue
+PICTURES = ("rgb", "sg3i")  # what is made of frames, and normalised as they are
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels of the frame
 
@@ -50,10 +53,10 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # both antialiased
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # RGB, of values in 0 .. 1
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, energy 3
+    modalities: tuple[str, ...] = ("rgb",)  # a frame's channels: rgb 3, flow 20, saliency 1, energy 3, sg3i 3
     rate: float | None = None  # frames a second, of a part of the clip; None: the frames are spread over all of it
     windows: int = 1  # parts of a clip that a prediction is the mean of
-    background: Literal["keep", "remove"] = "keep"  # remove: RGB less its median over the sampled frames
+    background: Literal["keep", "remove"] = "keep"  # remove: pictures less their median over the sampled frames
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -69,7 +72,9 @@ class Preprocessing:
         known = ("keep", "remove")
         _require(self.background in known, f"background must be keep or remove, not {self.background!r}")
         if self.background == "remove":
-            _require("rgb" in self.modalities, "background remove is for rgb, which this model does not see")
+            _require(
+                self.needs_pictures, f"background remove is for {' and '.join(PICTURES)}, which this model does not see"
+            )
             least = "background remove takes the median of a clip: it needs at least 3 frames"
             _require(self.frames >= 3, f"{least}, not {self.frames}")
         _require(self.size >= 1, f"size must be at least 1, not {self.size}")
@@ -124,20 +129,38 @@ class Preprocessing:
 
     @property
     def needs_flow(self) -> bool:
-        """Whether single frames are not enough."""
+        """Whether anything is computed from optical flow."""
+        return not set(self.modalities).issubset(PICTURES)
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether anything is made of the frames themselves."""
+        return not set(self.modalities).isdisjoint(PICTURES)
+
+    def pictured(self, indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Of which frames of a clip the pictures of those at `indices` (T,) are made: (T, 1), with neighbours (T, 3).
+
+        >>> Preprocessing(modalities=("rgb", "sg3i")).pictured(np.array([0, 5]), 10).tolist()
+        [[0, 0, 2], [3, 5, 7]]
+        """
+        return around(indices, length) if "sg3i" in self.modalities else indices[:, None]
+
+    @property
+    def sees_motion(self) -> bool:
+        """Whether a frame is seen with its neighbours in the source: single frames are not enough."""
         return self.modalities != ("rgb",)
 
     @property
     def mixes_frames(self) -> bool:
         """Whether what the network sees of a frame depends on the others of its clip."""
-        return self.needs_flow or self.background == "remove"
+        return self.sees_motion or self.background == "remove"
 
     def __call__(self, frames: Frame) -> torch.Tensor:
         """Frames uint8 (T, H, W, 3) -> float32 (T, 3, size, size). T is as given; sampling is done while reading.
 
-        Raises UsageError where flow is asked for: sampled frames do not show it, `clip_input` takes whole clips.
+        Raises UsageError where motion is seen: sampled frames do not show it, `clip_input` takes whole clips.
         """
-        _require(not self.needs_flow, "this model sees optical flow: it takes whole clips, not single frames")
+        _require(not self.sees_motion, "this model sees motion: it takes whole clips, not single frames")
         return self.normalise(self.clip(self.resize(frames)))
 
     def clip(self, images: torch.Tensor) -> torch.Tensor:
@@ -182,7 +205,7 @@ class Preprocessing:
         return (height - side) // 2, (width - side) // 2, side, side
 
     def normalise(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, size, size, channels) -> float32 (T, channels, size, size); RGB as (x / 255 - mean) / std."""
+        """uint8 (T, size, size, channels) -> float32 (T, channels, size, size); pictures as (x / 255 - mean) / std."""
         shape = (frames.shape[0], self.channels, *frames.shape[1:3])
         values = torch.from_numpy(
             np.empty(shape, np.float32)
@@ -191,7 +214,7 @@ class Preprocessing:
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std))
         widths = [CHANNELS[modality] for modality in self.modalities]
         for modality, planes in zip(self.modalities, values.split(widths, dim=1), strict=True):
-            if modality == "rgb":
+            if modality in PICTURES:
                 planes.sub_(255 * mean).div_(255 * std)
             else:
                 NORMALISE[modality](planes)
@@ -265,8 +288,13 @@ class Draw:
         h, w = max(1, round(kept_height * self.side)), max(1, round(kept_width * self.side))
         return round((height - h) * self.place[0]), round((width - w) * self.place[1]), h, w
 
-    def recolour(self, frames: torch.Tensor) -> torch.Tensor:
-        """Mirror and recolour uint8 frames (T, S, S, 3): saturation, contrast and brightness as one linear map."""
+    def recolour(self, frames: torch.Tensor, modality: str = "rgb") -> torch.Tensor:
+        """Mirror and recolour uint8 frames (T, S, S, 3): saturation, contrast and brightness as one linear map.
+
+        Where colours are time (`sg3i`) saturation is speed, and stays as it is.
+        """
+        if modality == "sg3i" and self.saturation != 1:
+            return replace(self, saturation=1.0).recolour(frames)
         if self.flip:
             frames = frames.flip(2)
         if self.brightness == self.contrast == self.saturation == 1:

@@ -4,8 +4,9 @@ Two-stream (Simonyan & Zisserman, NeurIPS 2014): a CNN on single RGB frames and 
 channels), trained apart; the class scores of a clip are a weighted mean of the streams' softmaxes. STS (Liu et al.,
 Neural Computing and Applications 2020) adds a stream on spatio-temporal saliency maps. Notable:
 
-* A frame is its streams' channels, one after the other (RGB 3, flow 20, saliency 1, energy 3), and so are the maps:
-  cache, profiles and temporal models see one wider encoder. Energy is ours, and sees its three channels as if RGB.
+* A frame is its streams' channels, one after the other (RGB 3, flow 20, saliency 1, energy 3, SG3I 3), and so are the
+  maps: cache, profiles and temporal models see one wider encoder. Energy is ours; SG3I is time as colour (Kim & Won,
+  IEEE Access 2020). Both are seen as if RGB.
 * A stream of other than three channels has a first convolution of its own: the mean of the RGB one over its inputs, for
   every channel, times 3 / channels. (Wang et al., ECCV 2016, take the mean; the factor keeps the scale that batch norms
   with kept statistics expect: equal planes give what the grey picture gives.)
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from kinegru.errors import UsageError
 from kinegru.models.encoders import FrameEncoder
 
-CHANNELS = {"rgb": 3, "flow": 20, "saliency": 1, "energy": 3}  # of a frame; flow is x and y of ten fields
+CHANNELS = {"rgb": 3, "flow": 20, "saliency": 1, "energy": 3, "sg3i": 3}  # of a frame; flow: x and y of ten fields
 
 
 def parse_streams(streams: str) -> list[str]:
