@@ -65,10 +65,12 @@ class Moving:
     Raises UsageError where OpenCV is needed and not installed.
     """
 
-    keeps = every_frame = True
+    every_frame = True
 
     def __init__(self, engine: Engine, preprocessing: Preprocessing, length: int) -> None:
         self.engine, self.preprocessing, self.length = engine, preprocessing, length
+        self._by_frame = engine.radius is not None and preprocessing.background == "keep"
+        self.keeps = self._by_frame or preprocessing.needs_flow
         self._flow = RunningFlow() if preprocessing.needs_flow else None
         self._fields: deque[NDArray[np.uint8]] = deque(maxlen=length - 1)
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=length if preprocessing.needs_pictures else 0)
@@ -87,7 +89,7 @@ class Moving:
     def logits(self) -> Tensor:
         """See `Window`."""
         indices = uniform_indices(self.length, self.preprocessing.frames)
-        if self.engine.radius is None or self.preprocessing.background == "remove":
+        if not self._by_frame:
             return self.engine.clip(self._input(indices)[None])[0]
         first = self._count - self.length
         sources = []  # (T, n) each, numbers of what is seen of a frame
