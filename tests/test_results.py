@@ -21,6 +21,8 @@ KEPT = (
     "fights-background/table4",
     "weizmann/table2",
     "weizmann/table3",
+    "weizmann/table4",
+    "weizmann/choices",
 )
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
 

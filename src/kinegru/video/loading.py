@@ -3,7 +3,7 @@
 * `load_clip` resizes frames in groups while it decodes: a group is faster than single frames, and the whole clip at
   full size is never in memory. `clip_input` gives the same for frames in memory.
 * Optical flow, motion saliency and energy are of the same frames, cut and mirrored with them (`kinegru.video.motion`).
-* Time as colour (`kinegru.video.stacked`) is made of resized frames; RGB is every second of three of them.
+* Time as colour (`kinegru.video.stacked`) is made of resized frames; RGB is the middle one of every three.
 """
 
 from __future__ import annotations
