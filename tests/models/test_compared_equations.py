@@ -120,5 +120,5 @@ def test_late_fusion_of_one_stream_is_its_softmax_and_extremes_stay_finite() -> 
 def test_streams_are_named_by_their_option() -> None:
     assert parse_streams("rgb+flow+saliency") == ["rgb", "flow", "saliency"]
     for wrong in ("", "rgb+rgb", "rgb flow", "depth", "rgb+"):
-        with pytest.raises(UsageError, match=r"join rgb, flow, saliency, energy by \+"):
+        with pytest.raises(UsageError, match=r"join rgb, flow, saliency, energy, sg3i by \+"):
             parse_streams(wrong)
