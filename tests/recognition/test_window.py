@@ -46,9 +46,7 @@ def compare(recognizer: Recognizer, frames: np.ndarray, window: int, stride: int
 
 
 @pytest.mark.parametrize(("window", "stride"), [(16, None), (16, 3), (19, 4), (12, 1), (5, 2)])
-@pytest.mark.parametrize(
-    "streams", ["energy", "flow", "rgb+energy", "saliency+rgb+flow", "sg3i", "rgb+sg3i", "sg3i+flow"]
-)
+@pytest.mark.parametrize("streams", ["energy", "flow", "rgb+energy", "saliency+rgb+flow", "sg3i", "rgb+sg3i+flow"])
 def test_stream_equals_offline_where_motion_is_seen(streams: str, window: int, stride: int | None) -> None:
     compare(recognizer_of(streams), example_frames(29), window, stride)
 
