@@ -24,6 +24,7 @@ KEPT = (
     "weizmann/table3",
     "weizmann/table4",
     "weizmann/choices",
+    "weizmann-whole/table3",
 )
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
 
