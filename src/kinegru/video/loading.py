@@ -123,7 +123,8 @@ def input_at(
     images: dict[str, torch.Tensor] = {}
     if preprocessing.needs_pictures:
         wanted = preprocessing.pictured(indices, length).reshape(-1)
-        images = _pictures(preprocessing.resize(pictures(wanted)), preprocessing)
+        numbers, places = np.unique(wanted, return_inverse=True)  # neighbours of one are often those of another
+        images = _pictures(preprocessing.resize(pictures(numbers))[places], preprocessing)
     if preprocessing.needs_flow:
         images |= _motion(flow, indices, length, preprocessing)
     return preprocessing.normalise(_joined(images, preprocessing))

@@ -3,7 +3,7 @@
 * The channels of a frame are those of its modalities, one after the other: `rgb` 3, `flow` 20, `saliency` 1,
   `energy` 3, `sg3i` 3 (`kinegru.video.stacked`).
 * A mirrored clip moves the other way: where fields are mirrored, their x component changes its sign. Colour changes are
-  for RGB alone. Saliency and energy are computed before anything is cut off.
+  for pictures alone. Saliency and energy are computed before anything is cut off.
 * Flow becomes motion / 20 pixels, in -1 .. 1, less the mean of each plane: the camera's motion, which two-stream
   (Simonyan & Zisserman, NeurIPS 2014, §3.1) takes away. Saliency becomes -1 .. 1; energy of E pixels becomes
   0.8 · E - 1: a dark picture, in which what moves stands out.

@@ -56,7 +56,8 @@ def stacked_grey(images: torch.Tensor) -> torch.Tensor:
     >>> stacked_grey(images).flatten().tolist()
     [10, 20, 30]
     """
+    luma = torch.tensor(LUMA)
     grey = torch.empty(images.shape[:3], dtype=torch.uint8)  # (3 T, H, W)
     for picture, shade in zip(images, grey, strict=True):  # one at a time: small enough for the processor's cache
-        shade.copy_((picture.to(torch.float32) @ torch.tensor(LUMA)).round_())
+        shade.copy_((picture.to(torch.float32) @ luma).round_())
     return grey.unflatten(0, (-1, 3)).permute(0, 2, 3, 1)  # (T, H, W, 3)
