@@ -112,6 +112,7 @@ def test_every_option_changes_the_model_it_is_about(small):
             "projection": 6,
         "differences": True, "classifier": "add", "classifier_on": "vectors", "width": 12, "attention_reduction": 2,
         "attention_kernels": (3,), "attention_global": "separate", "aff_scale": 2.0,
+        "members": 2,
     }  # fmt: skip
     frames = torch.rand(1, 3, 3, 64, 64)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinegru.errors import UsageError, VideoError
+from kinegru.models.convgru import ConvGRU
 from kinegru.models.excitation import Excitation
 from kinegru.models.modelfile import LoadedModel
 from kinegru.models.recognizer import ActionRecognizer
@@ -59,20 +60,22 @@ def recognizer_of(model: ActionRecognizer, **preprocessing) -> Recognizer:
 
 
 @pytest.mark.parametrize("readout", ["last", "mean", "max"])
-@pytest.mark.parametrize("differences", [False, True])
-def test_heat_is_grad_cam_on_the_states(readout, differences):
+@pytest.mark.parametrize(("differences", "members"), [(False, 1), (True, 1), (False, 2)])
+def test_heat_is_grad_cam_on_the_states(readout, differences, members):
     """α by finite differences: one channel of one state is raised everywhere, and the recurrence goes on from there."""
-    model = small_model(readout=readout, differences=differences, classifier="linear")
+    model = small_model(readout=readout, differences=differences, classifier="linear", members=members)
     maps, index, step = trunk_maps(model, 3).double(), 1, 1e-5
     temporal = model.double().temporal
     with torch.no_grad():
-        temporal.convgru.input_conv.weight *= 0.02  # states that are not all at their bounds
+        for module in temporal.modules():
+            if isinstance(module, ConvGRU):
+                module.input_conv.weight *= 0.002  # states that are not at their bounds, where maxima are equal
         parts = temporal.per_frame(model.neck(maps))
         expected = []
         for t in range(3):
             after = temporal.advance(parts[:, : t + 1])
             before = temporal.advance(parts[:, :t]) if t else None
-            h = after.last[0]
+            h = torch.cat(after.last, dim=1)  # of all members
             weights = torch.stack(
                 [
                     (logit(model, parts, t, before, h, k, step) - logit(model, parts, t, before, h, k, -step))[index]
@@ -90,11 +93,12 @@ def logit(model, parts, t, before, h, channel, step) -> torch.Tensor:
     """Logits where state t is `h` with one channel raised by `step`, and the frames after t follow."""
     raised = h.clone()
     raised[:, channel] += step
-    readout = model.temporal.readout
+    readout = model.options["readout"]
     kept = raised
     if before is not None and readout != "last":
         kept = before.kept + raised if readout == "mean" else torch.maximum(before.kept, raised)
-    state = model.temporal.advance(parts[:, : t + 1])._replace(kept=kept, last=(raised,))
+    last = raised.chunk(model.options["members"], dim=1)
+    state = model.temporal.advance(parts[:, : t + 1])._replace(kept=kept, last=last)
     if t + 1 < parts.shape[1]:
         state = model.temporal.advance(parts[:, t + 1 :], state)
     return model.classifier(model.temporal.read(state))[0]

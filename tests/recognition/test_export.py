@@ -261,11 +261,13 @@ def test_a_model_without_parts_has_one_graph_and_no_eight_bits(tmp_path: Path) -
     np.testing.assert_allclose(onnx, torch_, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["two_stream", "sc_xception_convgru_mcam_aff"])
-def test_a_model_that_sees_motion_is_exported_in_parts_and_streams_on_them(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "members"), [("two_stream", 1), ("sc_xception_convgru_mcam_aff", 1), ("xception_lstm", 3)]
+)
+def test_a_model_that_sees_motion_is_exported_in_parts_and_streams_on_them(name, members, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    model = lively(create_model(name, 2, streams="rgb+flow", backbone="xception_small"))
+    model = lively(create_model(name, 2, streams="rgb+flow", backbone="xception_small", members=members))
     preprocessing = Preprocessing(frames=4, size=32, modalities=("rgb", "flow"))
     path = tmp_path / "model.safetensors"
     save_model(path, model, ["a", "b"], preprocessing.to_dict())

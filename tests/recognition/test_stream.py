@@ -68,6 +68,13 @@ def test_stream_equals_offline_for_other_models(name: str, window: int | None) -
     compare(small_model(name), example_frames(8), window)
 
 
+@pytest.mark.parametrize("window", [4, None])
+@pytest.mark.parametrize("differences", [False, True])
+@pytest.mark.parametrize("name", ["sc_xception_convgru_mcam_aff", "xception_lstm"])
+def test_stream_equals_offline_for_committees(name: str, differences: bool, window: int | None) -> None:
+    compare(small_model(name, members=3, differences=differences), example_frames(8), window)
+
+
 @settings(deadline=None, max_examples=20)
 @given(
     st.sampled_from(["parallel", "serial", "none"]),

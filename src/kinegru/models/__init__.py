@@ -4,6 +4,7 @@ A module here knows tensors only: no videos, no data sets, no training. timm is 
 """
 
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.committee import ClassifierCommittee, RecurrenceCommittee
 from kinegru.models.convgru import ConvGRU
 from kinegru.models.encoders import FrameEncoder
 from kinegru.models.excitation import ChannelExcitation, Excitation, SpatioTemporalExcitation
@@ -20,6 +21,7 @@ __all__ = [
     "MSCAM",
     "ActionRecognizer",
     "ChannelExcitation",
+    "ClassifierCommittee",
     "ConvGRU",
     "Excitation",
     "FrameEncoder",
@@ -29,6 +31,7 @@ __all__ = [
     "LoadedModel",
     "MapRecurrence",
     "ModelOptions",
+    "RecurrenceCommittee",
     "SpatioTemporalExcitation",
     "VectorRecurrence",
     "create_model",

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kinegru.errors import UsageError
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.committee import ClassifierCommittee, RecurrenceCommittee
 from kinegru.models.compared.stam import AttentionPooling
 from kinegru.models.compared.stc_resnet import STCResNet
 from kinegru.models.compared.streams import LateFusion, StreamsEncoder
@@ -30,8 +31,8 @@ from kinegru.models.temporal import FrameMean, MapRecurrence, VectorRecurrence
 
 Profile = Literal["head", "tail", "full"]
 Encoder = FrameEncoder | StreamsEncoder | STCResNet
-Temporal = MapRecurrence | VectorRecurrence | FrameMean | AttentionPooling
-Classifier = LinearClassifier | JoinedClassifier | LateFusion
+Temporal = MapRecurrence | VectorRecurrence | FrameMean | AttentionPooling | RecurrenceCommittee
+Classifier = LinearClassifier | JoinedClassifier | LateFusion | ClassifierCommittee
 
 FRAMES_PER_PASS = 8  # of a frozen trunk; measured: more is no faster on a CPU
 
@@ -40,8 +41,8 @@ class ActionRecognizer(nn.Module):
     """Frames (N, T, 3, S, S), normalised float -> logits (N, K), for any T ≥ 1.
 
     A model of several streams takes their channels one after the other in the place of the 3 (`encoder.in_channels`).
-    With a `LateFusion` classifier it gives logits (N, streams, K) in training mode, for a loss a stream, and
-    `classifier.fuse` makes (N, K) of them.
+    With a `LateFusion` classifier, or a committee of several, it gives logits (N, streams or members, K) in training
+    mode, for a loss of each, and `classifier.fuse` makes (N, K) of them.
 
     >>> from kinegru.models.zoo import create_model
     >>> model = create_model("mobilenet_convgru_mcam_aff", 6, backbone="mobilenetv2_050")
@@ -177,17 +178,17 @@ class ActionRecognizer(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last linear layer by a fresh one for `num_classes`; all else, FC1 and FC2 included, stays."""
-        fresh = [nn.Linear(old.in_features, num_classes).to(old.weight) for old in self._outputs]
-        self.classifier.output = nn.ModuleList(fresh) if isinstance(self.classifier, LateFusion) else fresh[0]
+        for name, old in self._outputs.items():
+            self.classifier.set_submodule(name, nn.Linear(old.in_features, num_classes).to(old.weight))
 
     @property
     def num_classes(self) -> int:
-        return self._outputs[0].out_features
+        return next(iter(self._outputs.values())).out_features
 
     @property
-    def _outputs(self) -> list[nn.Linear]:
-        """The last linear layer, or the last one of every stream."""
-        return [layer for layer in self.classifier.output.modules() if isinstance(layer, nn.Linear)]
+    def _outputs(self) -> dict[str, nn.Linear]:
+        """The last linear layer, or the last one of every stream or member, by name: a classifier has no other."""
+        return {name: layer for name, layer in self.classifier.named_modules() if isinstance(layer, nn.Linear)}
 
     @property
     def preprocessing_defaults(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from typing import Any, SupportsIndex, get_args
 
 from kinegru.errors import UsageError
 from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.committee import ClassifierCommittee, RecurrenceCommittee
 from kinegru.models.compared.stam import AttentionPooling
 from kinegru.models.compared.stc_resnet import DEPTHS, STCResNet
 from kinegru.models.compared.streams import LateFusion, StreamsEncoder, parse_streams
@@ -104,6 +105,8 @@ class ModelOptions:
     """MCAM's global branch: `pooled_local` (the paper's) or `separate` (MS-CAM's)."""
     aff_scale: float = 1.0
     """2 is the doubled form of AFF's public code."""
+    members: int = 1
+    """Recurrences and classifiers over the one encoder, each from its own start; their scores are averaged."""
     freeze_tail_bn: bool | list[str] = True
     """Batch norms with pretrained statistics keep them; a list names their modules (what True came to)."""
 
@@ -191,11 +194,13 @@ def create_model(name: str, num_classes: int, **options: Any) -> ActionRecognize
     encoder = _encoder(chosen)
     if isinstance(chosen.freeze_tail_bn, list) and (strange := set(chosen.freeze_tail_bn) - set(encoder.items())):
         raise UsageError(f"freeze_tail_bn names {sorted(strange)[0]!r}, no module of {chosen.backbone} that is used")
-    temporal = _temporal(chosen, encoder.out_channels)
+    temporal: Any = [_temporal(chosen, encoder.out_channels) for _ in range(chosen.members)]
+    width = temporal[0].out_channels
+    classifier: Any = [_classifier(chosen, encoder, width, num_classes) for _ in range(chosen.members)]
     model = ActionRecognizer(
         encoder,
-        temporal,
-        _classifier(chosen, encoder, temporal.out_channels, num_classes),
+        temporal[0] if chosen.members == 1 else RecurrenceCommittee(temporal),
+        classifier[0] if chosen.members == 1 else ClassifierCommittee(classifier),
         freeze_statistics=chosen.freeze_tail_bn is not False,
     )
     model.name = name
@@ -304,12 +309,14 @@ def _check(chosen: ModelOptions) -> None:
         raise UsageError("temporal model mean takes no differences: their mean is only the last frame minus the first")
     if chosen.temporal == "attention" and chosen.differences:
         raise UsageError("temporal model attention takes no differences: it looks at no order of frames")
+    if chosen.members > 1 and chosen.temporal not in ("convgru", "lstm", "gru"):
+        raise UsageError(f"members belong to a recurrence; temporal model {chosen.temporal} has one")
     if chosen.projection and chosen.temporal != "convgru":
         raise UsageError(f"projection belongs to the ConvGRU; temporal model {chosen.temporal} has none")
     if not 0 <= chosen.dropout < 1:
         raise UsageError(f"dropout {chosen.dropout} is not in [0, 1)")
     if chosen.projection < 0:
         raise UsageError(f"projection is {chosen.projection}: give a number of channels, or 0 for none")
-    for option in ("hidden_channels", "width", "kernel_size", "excitation_reduction", "attention_reduction"):
+    for option in ("hidden_channels", "members", "width", "kernel_size", "excitation_reduction", "attention_reduction"):
         if getattr(chosen, option) < 1:
             raise UsageError(f"model option {option} is {getattr(chosen, option)}: give at least 1")

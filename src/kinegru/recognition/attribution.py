@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinegru.models.state import State
 from kinegru.models.temporal import MapRecurrence, VectorRecurrence
@@ -82,8 +83,8 @@ def look(model: ActionRecognizer, maps: Tensor, index: int, on: On = "auto") -> 
     >>> found.heat.shape, found.scores.shape, found.spatial.shape
     ((3, 3, 3), (3, 2), (3, 6, 6))
     """
-    temporal = model.temporal
-    recurrent = isinstance(temporal, MapRecurrence)
+    temporal: Any = model.temporal
+    recurrent = has_map_states(temporal)
     with torch.no_grad():
         features = model.neck(maps)  # (1, S, C, h, w)
     with torch.enable_grad(), _recurrence_backward(temporal):
@@ -93,22 +94,23 @@ def look(model: ActionRecognizer, maps: Tensor, index: int, on: On = "auto") -> 
         states, gates, scores = [], [], []
         for t in range(parts.shape[1]):
             part = parts[:, t : t + 1]
-            if isinstance(temporal, MapRecurrence):
+            if recurrent:
                 with torch.no_grad():
                     gates.append(temporal.gates(part, state))
             state = temporal.advance(part, state)
             if recurrent:
-                states.append(state.last[0])  # (1, hidden, h, w), on the way from here to the logit
+                states.append(state.last)  # of each member (1, hidden, h, w), on the way from here to the logit
             with torch.no_grad():
                 scores.append(model.classifier(temporal.read(state))[0].float().softmax(0))
         assert state is not None, "a clip has at least one frame"
         logit = model.classifier(temporal.read(state))[0, index]
         on_states = recurrent and on != "maps"
-        gradients = torch.autograd.grad(logit, states if on_states else [features])
-    after = torch.stack(states, dim=1).detach() if recurrent else None  # (1, S, hidden, h, w)
+        flat = [own for of_step in states for own in of_step]
+        gradients = torch.autograd.grad(logit, flat if on_states else [features])
+    after = _in_steps(flat, len(states)).detach() if recurrent else None  # (1, S, hidden, h, w)
     if on_states:
         assert after is not None
-        heat = _heat(after, torch.stack(gradients, dim=1))
+        heat = _heat(after, _in_steps(gradients, len(states)))
     else:
         heat = _heat(features.detach(), gradients[0])
     spatial, channels = _masks(model, maps)
@@ -149,9 +151,20 @@ def deletion(model: ActionRecognizer, maps: Tensor, index: int, heat: Floats) ->
 # -- steps --------------------------------------------------------------------------------------------------------
 
 
-def _recurrence_backward(temporal: Any) -> AbstractContextManager[Any]:
+def _in_steps(tensors: Sequence[Tensor], steps: int) -> Tensor:
+    """Of S steps the members' (1, hidden, h, w), one step after the other -> (1, S, members · hidden, h, w)."""
+    return torch.cat(list(tensors), dim=1).unflatten(1, (steps, -1))
+
+
+def has_map_states(temporal: nn.Module) -> bool:
+    """Whether a temporal model is a ConvGRU, or a committee of such."""
+    return any(isinstance(module, MapRecurrence) for module in temporal.modules())
+
+
+def _recurrence_backward(temporal: nn.Module) -> AbstractContextManager[Any]:
     """cuDNN has no backward pass of an LSTM or a GRU in eval mode; torch's own kernels have."""
-    return torch.backends.cudnn.flags(enabled=False) if isinstance(temporal, VectorRecurrence) else nullcontext()
+    vectors = any(isinstance(module, VectorRecurrence) for module in temporal.modules())
+    return torch.backends.cudnn.flags(enabled=False) if vectors else nullcontext()
 
 
 def _heat(activations: Tensor, gradients: Tensor) -> Tensor:
