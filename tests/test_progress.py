@@ -37,3 +37,13 @@ def test_a_bar_after_a_failed_one_is_a_new_one(terminal):
     with console.progress_bar("two") as track:
         track(2, 2)
         assert [task.description for task in console._shown[0].tasks] == ["two"]
+
+
+def test_lines_tell_no_time_left_before_anything_is_done(monkeypatch, capsys):
+    seconds = iter([0.0, 30.0, 60.0, 90.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(console, "console", Console(force_terminal=False, stderr=True, soft_wrap=True))
+    with console.progress_bar("folds") as track:
+        for done in (0, 0, 1):
+            track(done, 3)
+    assert capsys.readouterr().err.splitlines() == ["folds: 0/3", "folds: 0/3", "folds: 1/3, 3 min 0 s left"]

@@ -134,13 +134,14 @@ class _Lines:
     def __call__(self, done: int, total: int, text: str = "", left: float | None = None) -> None:
         now = time.monotonic()
         if self.first is None:
-            self.first = done - 1  # work that a resumed run did before does not count towards the speed
+            self.first = max(0, done - 1)  # work that a resumed run did before does not count towards the speed
         if left is None and done < total and now - self.printed < SECONDS_BETWEEN_LINES:
             return
         self.printed = now
-        if left is None:
-            left = (now - self.began) / max(1, done - self.first) * (total - done)
-        say(f"{self.title}: {done}/{total}, {duration(left)} left {text}".rstrip())
+        if left is None and done > self.first:
+            left = (now - self.began) / (done - self.first) * (total - done)
+        so_far = f"{self.title}: {done}/{total}"
+        say(f"{so_far} {text}".rstrip() if left is None else f"{so_far}, {duration(left)} left {text}".rstrip())
 
 
 def duration(seconds: float) -> str:
