@@ -310,7 +310,7 @@ def _check(chosen: ModelOptions) -> None:
     if chosen.temporal == "attention" and chosen.differences:
         raise UsageError("temporal model attention takes no differences: it looks at no order of frames")
     if chosen.members > 1 and chosen.temporal not in ("convgru", "lstm", "gru"):
-        raise UsageError(f"members belong to a recurrence; temporal model {chosen.temporal} has one")
+        raise UsageError(f"members are recurrences, which temporal model {chosen.temporal} is not: give 1")
     if chosen.projection and chosen.temporal != "convgru":
         raise UsageError(f"projection belongs to the ConvGRU; temporal model {chosen.temporal} has none")
     if not 0 <= chosen.dropout < 1:
