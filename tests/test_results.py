@@ -20,6 +20,7 @@ KEPT = (
     "fights/choices",
     "fights-background/table4",
     "fights-whole/table1",
+    "fights-whole/table3",
     "weizmann/table2",
     "weizmann/table3",
     "weizmann/table4",
