@@ -140,8 +140,8 @@ class _Lines:
         self.printed = now
         if left is None and done > self.first:
             left = (now - self.began) / (done - self.first) * (total - done)
-        so_far = f"{self.title}: {done}/{total}"
-        say(f"{so_far} {text}".rstrip() if left is None else f"{so_far}, {duration(left)} left {text}".rstrip())
+        time_left = "" if left is None else f", {duration(left)} left"
+        say(f"{self.title}: {done}/{total}{time_left} {text}".rstrip())
 
 
 def duration(seconds: float) -> str:

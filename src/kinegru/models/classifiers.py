@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from kinegru.errors import UsageError
@@ -21,10 +22,22 @@ from kinegru.models.fusion import AFF, MCAM, MSCAM, GlobalBranch
 Join = Literal["linear", "mlp", "add", "aff", "mcam_aff"]
 
 
+def fuse_scores(logits: Tensor, log_shares: Tensor | float) -> Tensor:
+    """Logits of several classifiers (N, M, K) -> the logarithm of the mean of their softmaxes (N, K), float32 or wider.
+
+    `log_shares`, (M, 1) or one for all, are the logarithms of their weights, which add up to 1.
+
+    >>> import math
+    >>> fuse_scores(torch.tensor([[[0.0, 0.0], [9.0, -9.0]]]), -math.log(2)).exp()
+    tensor([[0.7500, 0.2500]])
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.logsumexp(logits.log_softmax(dim=2) + log_shares, dim=1)
+
+
 class LinearClassifier(nn.Module):
     """Pool, dropout, linear: (N, C, h, w) -> logits (N, K).
 
-    >>> import torch
     >>> LinearClassifier(40, 6)(torch.rand(2, 40, 5, 5)).shape
     torch.Size([2, 6])
     """
@@ -43,7 +56,6 @@ class JoinedClassifier(nn.Module):
 
     (N, C, h, w) -> logits (N, K). `join` is mlp, add, aff or mcam_aff; `on` is maps or vectors.
 
-    >>> import torch
     >>> JoinedClassifier(40, 6, width=32)(torch.rand(2, 40, 5, 5)).shape
     torch.Size([2, 6])
     """

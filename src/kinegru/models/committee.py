@@ -12,13 +12,13 @@ arithmetic, runs once. Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kinegru.models.classifiers import JoinedClassifier, LinearClassifier
+from kinegru.models.classifiers import JoinedClassifier, LinearClassifier, fuse_scores
 from kinegru.models.state import State
 from kinegru.models.temporal import MapRecurrence, VectorRecurrence
 
@@ -45,10 +45,7 @@ class RecurrenceCommittee(nn.Module):
 
     def advance(self, parts: Tensor, state: State | None = None) -> State:
         """What `per_frame` gave for the next frames, and the state before -> the state after."""
-        after = [
-            member.advance(part, before)
-            for member, part, before in zip(self.members, self._chunks(parts, 2), self._apart(state), strict=True)
-        ]
+        after = [member.advance(own, before) for member, own, before in self._each(parts, state)]
         return State(
             after[0].frames,
             torch.cat([own.kept for own in after], dim=1),
@@ -58,16 +55,17 @@ class RecurrenceCommittee(nn.Module):
 
     def gates(self, part: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
         """z and r of the next frame's step, of ConvGRUs: each (N, Σ hidden, h, w); see `MapRecurrence.gates`."""
-        found = [
-            member.gates(own, before)
-            for member, own, before in zip(self.members, self._chunks(part, 2), self._apart(state), strict=True)
-        ]
+        found = [member.gates(own, before) for member, own, before in self._each(part, state)]
         return torch.cat([z for z, _ in found], dim=1), torch.cat([r for _, r in found], dim=1)
 
     def read(self, state: State) -> Tensor:
         """The state -> the read-outs, joined on the channel axis."""
         states = self._apart(state)
         return torch.cat([m.read(own) for m, own in zip(self.members, states, strict=True)], dim=1)
+
+    def _each(self, parts: Tensor, state: State | None) -> Iterator[tuple[Any, Tensor, State | None]]:
+        """Every member with its own parts and its own state before them."""
+        return zip(self.members, self._chunks(parts, 2), self._apart(state), strict=True)
 
     def _apart(self, state: State | None) -> list[State | None]:
         count = len(self.members)
@@ -80,6 +78,15 @@ class RecurrenceCommittee(nn.Module):
 
     def _chunks(self, x: Tensor, dim: int) -> tuple[Tensor, ...]:
         return x.chunk(len(self.members), dim)
+
+
+def made_of(temporal: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a temporal model is of this kind, or a committee of such.
+
+    >>> made_of(RecurrenceCommittee([MapRecurrence(8, 4), MapRecurrence(8, 4)]), MapRecurrence)
+    True
+    """
+    return any(isinstance(module, kind) for module in temporal.modules())
 
 
 class ClassifierCommittee(nn.Module):
@@ -104,5 +111,4 @@ class ClassifierCommittee(nn.Module):
 
     def fuse(self, logits: Tensor) -> Tensor:
         """Logits of every member (N, members, K) -> the logarithm of the mean score (N, K), float32 or wider."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return torch.logsumexp(logits.log_softmax(dim=2), dim=1) - math.log(logits.shape[1])
+        return fuse_scores(logits, -math.log(len(self.members)))

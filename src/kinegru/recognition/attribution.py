@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kinegru.models.committee import made_of
 from kinegru.models.state import State
 from kinegru.models.temporal import MapRecurrence, VectorRecurrence
 
@@ -84,14 +84,15 @@ def look(model: ActionRecognizer, maps: Tensor, index: int, on: On = "auto") -> 
     ((3, 3, 3), (3, 2), (3, 6, 6))
     """
     temporal: Any = model.temporal
-    recurrent = has_map_states(temporal)
+    recurrent = made_of(temporal, MapRecurrence)
     with torch.no_grad():
         features = model.neck(maps)  # (1, S, C, h, w)
     with torch.enable_grad(), _recurrence_backward(temporal):
         features = features.detach().requires_grad_()
         parts = temporal.per_frame(features)  # (1, S, ...)
         state: State | None = None
-        states, gates, scores = [], [], []
+        states: list[Tensor] = []
+        gates, scores = [], []
         for t in range(parts.shape[1]):
             part = parts[:, t : t + 1]
             if recurrent:
@@ -99,18 +100,17 @@ def look(model: ActionRecognizer, maps: Tensor, index: int, on: On = "auto") -> 
                     gates.append(temporal.gates(part, state))
             state = temporal.advance(part, state)
             if recurrent:
-                states.append(state.last)  # of each member (1, hidden, h, w), on the way from here to the logit
+                states.extend(state.last)  # of each member (1, hidden, h, w), on the way from here to the logit
             with torch.no_grad():
                 scores.append(model.classifier(temporal.read(state))[0].float().softmax(0))
         assert state is not None, "a clip has at least one frame"
         logit = model.classifier(temporal.read(state))[0, index]
         on_states = recurrent and on != "maps"
-        flat = [own for of_step in states for own in of_step]
-        gradients = torch.autograd.grad(logit, flat if on_states else [features])
-    after = _in_steps(flat, len(states)).detach() if recurrent else None  # (1, S, hidden, h, w)
+        gradients = torch.autograd.grad(logit, states if on_states else [features])
+    after = _in_steps(states, parts.shape[1]).detach() if recurrent else None  # (1, S, hidden, h, w)
     if on_states:
         assert after is not None
-        heat = _heat(after, _in_steps(gradients, len(states)))
+        heat = _heat(after, _in_steps(gradients, parts.shape[1]))
     else:
         heat = _heat(features.detach(), gradients[0])
     spatial, channels = _masks(model, maps)
@@ -151,20 +151,14 @@ def deletion(model: ActionRecognizer, maps: Tensor, index: int, heat: Floats) ->
 # -- steps --------------------------------------------------------------------------------------------------------
 
 
-def _in_steps(tensors: Sequence[Tensor], steps: int) -> Tensor:
+def _in_steps(tensors: list[Tensor] | tuple[Tensor, ...], steps: int) -> Tensor:
     """Of S steps the members' (1, hidden, h, w), one step after the other -> (1, S, members · hidden, h, w)."""
-    return torch.cat(list(tensors), dim=1).unflatten(1, (steps, -1))
-
-
-def has_map_states(temporal: nn.Module) -> bool:
-    """Whether a temporal model is a ConvGRU, or a committee of such."""
-    return any(isinstance(module, MapRecurrence) for module in temporal.modules())
+    return torch.cat(tensors, dim=1).unflatten(1, (steps, -1))
 
 
 def _recurrence_backward(temporal: nn.Module) -> AbstractContextManager[Any]:
     """cuDNN has no backward pass of an LSTM or a GRU in eval mode; torch's own kernels have."""
-    vectors = any(isinstance(module, VectorRecurrence) for module in temporal.modules())
-    return torch.backends.cudnn.flags(enabled=False) if vectors else nullcontext()
+    return torch.backends.cudnn.flags(enabled=False) if made_of(temporal, VectorRecurrence) else nullcontext()
 
 
 def _heat(activations: Tensor, gradients: Tensor) -> Tensor:

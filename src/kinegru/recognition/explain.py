@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from kinegru.errors import UsageError
-from kinegru.recognition.attribution import METHODS, Deletion, Floats, Look, On, deletion, has_map_states, look
+from kinegru.models.committee import made_of
+from kinegru.models.temporal import MapRecurrence
+from kinegru.recognition.attribution import METHODS, Deletion, Floats, Look, On, deletion, look
 from kinegru.recognition.grid import Grid, grids
 from kinegru.video.container import shown
 from kinegru.video.loading import load_images
@@ -159,7 +161,7 @@ def explain(
     if label is not None and label not in labels:
         close = difflib.get_close_matches(label, labels, n=3)
         raise UsageError(f"label {label!r} is none of the model's: {', '.join(close or labels)}")
-    if on == "states" and not has_map_states(model.temporal):
+    if on == "states" and not made_of(model.temporal, MapRecurrence):
         raise UsageError(f"the model has no ConvGRU, so no heat can be on its states: leave it to {METHODS['maps']}")
     maps, scores = [], []
     for window in range(preprocessing.windows):

@@ -166,7 +166,7 @@ class _Fit:
             last = number == len(step.micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
-                    logits = self.model(inputs)  # (n, K), or (n, streams, K)
+                    logits = self.model(inputs)  # (n, K), or (n, streams or members, K)
                 losses = self._losses(logits, targets)
                 if share < 1:
                     losses = share * losses + (1 - share) * self._losses(logits, others)
@@ -243,7 +243,7 @@ class _Fit:
         return {name: t.detach().cpu().clone() for name, t in state.items() if name in trained or name in buffers}
 
     def _losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy, summed over the clips, of several streams their mean."""
+        """Cross-entropy, summed over the clips, of several streams or members their mean."""
         streams = logits.float() if logits.dim() == 3 else logits.float()[:, None]  # (n, streams, K)
         count, smoothing = streams.shape[1], self.settings.label_smoothing
         targets = targets.repeat_interleave(count)  # (n · streams,)

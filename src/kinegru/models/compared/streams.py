@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from kinegru.errors import UsageError
+from kinegru.models.classifiers import fuse_scores
 from kinegru.models.encoders import FrameEncoder
 
 CHANNELS = {"rgb": 3, "flow": 20, "saliency": 1, "energy": 3, "sg3i": 3}  # of a frame; flow: x and y of ten fields
@@ -141,5 +142,4 @@ class LateFusion(nn.Module):
 
     def fuse(self, logits: Tensor) -> Tensor:
         """Logits of every stream (N, streams, K) -> the logarithm of the fused scores (N, K), float32 or wider."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return torch.logsumexp(logits.log_softmax(dim=2) + self.log_shares, dim=1)
+        return fuse_scores(logits, self.log_shares)
