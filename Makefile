@@ -38,8 +38,8 @@ docs: $(VENV)/.installed-docs
 # gpu.py needs a GPU, timeline_weizmann.py the models of `kinegru train ... --split leave-one-group-out`
 bench: $(VENV)/.installed-benchmarks
 	$(if $(DATA),,$(BIN)/python -m kinegru.video.synthetic runs/bench-clips)
-	failed=; for script in startup decode cache_epoch recipe_costs convgru stream engines peers memory; do \
-		case $$script in decode|cache_epoch|recipe_costs) clips="$(or $(DATA),runs/bench-clips)";; *) clips=;; esac; \
+	failed=; for script in startup decode shrink cache_epoch recipe_costs convgru stream engines peers memory; do \
+		case $$script in decode|shrink|cache_epoch|recipe_costs) clips="$(or $(DATA),runs/bench-clips)";; *) clips=;; esac; \
 		echo "benchmarks/$$script.py"; \
 		$(if $(shell command -v timeout),timeout 900) $(BIN)/python benchmarks/$$script.py $${clips:+"$$clips"} --json runs/bench/$$script.json \
 			|| failed="$$failed $$script"; \

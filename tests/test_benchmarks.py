@@ -25,6 +25,7 @@ SCRIPTS = {
     "memory": "--minutes 0.02 0.04 --rounds 1 --fps 5 --size 32 --window 2",
     "peers": "--ours kinegru-small-96 --peers s3d --window 3 --steps 1 --rounds 1",
     "decode": "CLIPS --clips 1 --repeats 1 --frames 2 --size 32 --threads 1",
+    "shrink": "CLIPS --clips 1 --rounds 2 --frames 2 --size 16 --short-side 16",
     "gpu": "convgru --device cpu --frames 2 --train-batch 1 --rounds 2 --no-compile",
 }
 SPREAD = r"\d\S* \([\d.e-]+ to [\d.e-]+\)"
@@ -36,6 +37,7 @@ RATIO = r"\d(\.\d+)?x|\*\*\d"
 def test_a_benchmark_prints_ratio_spread_and_machine_and_writes_its_result(name, tmp_path):
     if name == "decode":
         pytest.importorskip("cv2", reason="the reader that ours is compared with is not installed")
+    if "CLIPS" in SCRIPTS[name]:
         write_small_set(tmp_path / "clips", people=("ann",))
     options = SCRIPTS[name].replace("CLIPS", "clips").split()
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options, "--json", "out/result.json"]

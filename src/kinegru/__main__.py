@@ -9,6 +9,7 @@ import sys
 VERBS = {  # verb -> what it does; its function lives in kinegru.verbs.<verb>
     "demo": "the whole way on a small data set made here, or on your clips: train, evaluate, predict, report",
     "check": "decode every clip of a data set and name what is wrong",
+    "shrink": "small copies of all clips, for training that decodes them again in every epoch",
     "train": "folder in, model out: train on part of the clips, test on the rest",
     "evaluate": "a model on labelled clips: predictions, measures with intervals, report",
     "predict": "what happens in these video files",

@@ -256,7 +256,7 @@ def test_demo_goes_through_on_own_clips_with_unkind_names(kinegru, tmp_path, unk
 # -- every verb ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["check", "train", "evaluate", "demo"])
+@pytest.mark.parametrize("verb", ["check", "shrink", "train", "evaluate", "demo"])
 @pytest.mark.parametrize("kind", ["missing", "empty folder", "no video", "binary file", "no labels"])
 def test_data_that_is_none_gives_one_line(kinegru, trained, tiny, tmp_path, verb, kind):
     data = tmp_path / "the data"
@@ -269,13 +269,14 @@ def test_data_that_is_none_gives_one_line(kinegru, trained, tiny, tmp_path, verb
         data.write_bytes(os.urandom(300))
     elif kind == "no labels":
         data.write_text("path,label\na.mp4,\n")
-    options = {"train": ["--config", tiny], "evaluate": [trained]}.get(verb, [])
+    options = {"train": ["--config", tiny], "evaluate": [trained], "shrink": ["small"]}.get(verb, [])
     arguments = [*options, data] if verb == "evaluate" else [data, *options]
     ran = kinegru(verb, *arguments)
     assert (ran.status, ran.out) == (1, "") or (verb == "check" and kind == "no labels" and ran.status == 1)
     if ran.out == "":
         assert one_line(ran.err, f"kinegru {verb}: ", str(data))
         assert len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", os.urandom(4000)])

@@ -41,25 +41,46 @@ def examine(path: Path) -> Examination:
     >>> examine(Path("nowhere.mp4")).error
     ('missing', 'no such file')
     """
-    size, digest = 0, None
+    return attempt(path, _hash_and_decode)
+
+
+def _hash_and_decode(path: Path) -> Examination:
+    digest = digest_of_file(path)
+    try:
+        return Examination(probe(path), path.stat().st_size, digest)
+    except VideoError as failure:
+        return Examination(None, path.stat().st_size, digest, ("unreadable", _cause(failure, path)))
+
+
+def attempt(path: Path, work: Work) -> Examination:
+    """What `work` answers for a file that is there and not empty; whatever it raises is in the answer.
+
+    >>> attempt(Path("nowhere.mp4"), examine).error
+    ('missing', 'no such file')
+    """
+    size = 0
     try:
         if path.exists() and not path.is_file():
             return Examination(None, error=("unreadable", "is no file"))
         size = path.stat().st_size
         if size == 0:
             return Examination(None, error=("empty", "0 bytes"))
-        digest = digest_of_file(path)
-        return Examination(probe(path), size, digest)
+        return work(path)
     except FileNotFoundError:
         other = _other_case(path)
         error = ("missing", "no such file") if other is None else ("mis_cased", f"on disk it is {other}")
-    except VideoError as failure:  # "<path>: <cause>"
-        error = ("unreadable", str(failure).removeprefix(f"{shown(path)}: "))
+    except VideoError as failure:
+        error = ("unreadable", _cause(failure, path))
     except OSError as failure:
         error = ("unreadable", (failure.strerror or type(failure).__name__).lower())
     except Exception as failure:  # a file that the reader does not foresee is named like the others
         error = ("unreadable", f"{type(failure).__name__}: {failure}".partition("\n")[0])
-    return Examination(None, size, digest, error)
+    return Examination(None, size, error=error)
+
+
+def _cause(failure: VideoError, path: Path) -> str:
+    """Of "<path>: <cause>"."""
+    return str(failure).removeprefix(f"{shown(path)}: ")
 
 
 def examine_all(

@@ -221,11 +221,20 @@ class Preprocessing:
         return values
 
     def _scale(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        if images.shape[1:3] == (height, width):
-            return images.clone()
-        planes = images.permute(0, 3, 1, 2)  # (T, 3, h, w), channels-last in memory: the fast kernels, no copy
-        planes = F.interpolate(planes, (height, width), mode=self.interpolation, antialias=True, align_corners=False)
-        return planes.permute(0, 2, 3, 1)  # (T, height, width, 3)
+        return scale(images, height, width, self.interpolation)
+
+
+def scale(images: torch.Tensor, height: int, width: int, interpolation: str = "bicubic") -> torch.Tensor:
+    """Images uint8 (T, h, w, C), resized with antialiasing: uint8 (T, height, width, C).
+
+    >>> scale(torch.zeros(2, 9, 12, 3, dtype=torch.uint8), 3, 4).shape
+    torch.Size([2, 3, 4, 3])
+    """
+    if images.shape[1:3] == (height, width):
+        return images.clone()
+    planes = images.permute(0, 3, 1, 2)  # (T, C, h, w), channels-last in memory: the fast kernels, no copy
+    planes = F.interpolate(planes, (height, width), mode=interpolation, antialias=True, align_corners=False)
+    return planes.permute(0, 2, 3, 1)  # (T, height, width, C)
 
 
 @dataclass(frozen=True)
