@@ -54,7 +54,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "clips read": len(clips),
         "seconds to copy a clip": copying / len(clips),
         "bytes": [sum(path.stat().st_size for path in paths) for paths in (clips, copies)],
-        "milliseconds a view": [1e3 * statistics.median(found[side].seconds) / len(clips) for side in ("clips", "copies")],
+        "milliseconds a view": [1e3 * statistics.median(side.seconds) / len(clips) for side in found.values()],
         "ratio": str(ratio(found["clips"].seconds, found["copies"].seconds)),
         "rounds": {side: found[side].seconds for side in found},
     }
