@@ -81,7 +81,7 @@ def load_images(
     if augmentation is not None and rng is not None:
         jitter = draw_jitter(preprocessing.frames, rng, augmentation.time_crop, augmentation.even_steps)
     sampling = preprocessing.sampling(window, jitter)
-    wanted = SamplingAround(sampling) if "sg3i" in preprocessing.modalities else sampling
+    wanted = SamplingAround(sampling) if preprocessing.needs_neighbours else sampling
     places, info = read_clip(path, wanted, each=groups.add if preprocessing.needs_pictures else lambda frame: 0)
     images = _pictures(groups.clip(places), preprocessing) if preprocessing.needs_pictures else {}
     if draw is not None:
@@ -149,7 +149,7 @@ def _pictures(images: torch.Tensor, preprocessing: Preprocessing) -> dict[str, t
     """RGB and time as colour of T frames, uint8 (T, S, S, 3) each, from these resized, or where time is seen from these
     and their neighbours, (3 T, S, S, 3)."""
     found: dict[str, torch.Tensor] = {}
-    if "sg3i" in preprocessing.modalities:
+    if preprocessing.needs_neighbours:
         found["sg3i"] = stacked_grey(images)
         images = images[1::3]
     if "rgb" in preprocessing.modalities:

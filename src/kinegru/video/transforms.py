@@ -137,13 +137,18 @@ class Preprocessing:
         """Whether anything is made of the frames themselves."""
         return not set(self.modalities).isdisjoint(PICTURES)
 
+    @property
+    def needs_neighbours(self) -> bool:
+        """Whether a picture is made of a frame and those before and after it."""
+        return "sg3i" in self.modalities
+
     def pictured(self, indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """Of which frames of a clip the pictures of those at `indices` (T,) are made: (T, 1), with neighbours (T, 3).
 
         >>> Preprocessing(modalities=("rgb", "sg3i")).pictured(np.array([0, 5]), 10).tolist()
         [[0, 0, 2], [3, 5, 7]]
         """
-        return around(indices, length) if "sg3i" in self.modalities else indices[:, None]
+        return around(indices, length) if self.needs_neighbours else indices[:, None]
 
     @property
     def sees_motion(self) -> bool:
