@@ -79,7 +79,7 @@ def test_version(kinegru):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["chekc"], "no verb 'chekc'; the verbs are demo, check, train, evaluate, predict"),
+        (["chekc"], "no verb 'chekc'; the verbs are demo, check, shrink, train, evaluate, predict"),
         (["--json"], "no option '--json' without a verb"),
         (["check"], "required: data"),
         (["check", "DATA", "--nope"], "unrecognized arguments: --nope"),
