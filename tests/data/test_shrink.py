@@ -133,6 +133,8 @@ def test_copies_of_two_kinds_do_not_mix(clips: Path, tmp_path: Path) -> None:
     shrink_data(clips, small, 32, workers=0)
     with pytest.raises(UsageError, match="made with --short-side 32 --crf 18"):
         shrink_data(clips, small, 48, workers=0)
+    (tmp_path / "empty").mkdir()
+    assert shrink_data(clips, tmp_path / "empty", 48, workers=0).copied == 4
     own = write_small_set(tmp_path / "own", people=("ann",))
     with pytest.raises(UsageError, match="holds no copies made by this verb"):
         shrink_data(clips, own, 32, workers=0)

@@ -180,16 +180,17 @@ def _copies(catalog: Catalog, out: Path) -> dict[Path, Path]:
 def _claim(out: Path, settings: dict[str, int]) -> None:
     """Copies of one size do not mix with those of another, nor with anybody's own clips."""
     file = out / SETTINGS
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before != settings:
-            said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in before.items())
-            raise UsageError(f"{out}: holds copies made with {said}; give another folder, or these settings")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: is there and holds no copies made by this verb; give a new folder")
-    else:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         with atomic_write(file) as opened:
             json.dump(settings, opened)
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in before.items())
+    except (OSError, ValueError, AttributeError):
+        raise UsageError(f"{out}: is there and holds no copies made by this verb; give a new folder") from None
+    if before != settings:
+        raise UsageError(f"{out}: holds copies made with {said}; give another folder, or these settings")
 
 
 def _write_tables(catalog: Catalog, copies: dict[Path, Path], out: Path) -> None:
