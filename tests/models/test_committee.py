@@ -62,7 +62,10 @@ def test_every_member_gets_new_classes(small):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: create_model("tsn_xception", 2, members=2), "which temporal model mean is not: give 1"),
+        (
+            lambda: create_model("tsn_xception", 2, members=2),
+            "members are recurrences, which temporal model mean is not: give 1",
+        ),
         (lambda: create_model("stam", 2, members=2), "temporal model attention"),
         (lambda: create_model("xception_lstm", 2, members=0), "members is 0: give at least 1"),
     ],
