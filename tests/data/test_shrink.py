@@ -115,6 +115,16 @@ def test_official_lists_come_along(tmp_path: Path) -> None:
     assert tests[0] == tests[1] and tests[0]
 
 
+def test_lists_among_the_clips_come_without_the_clips(tmp_path: Path) -> None:
+    write_ucf101(tmp_path / "UCF-101")
+    for path in (tmp_path / "UCF-101" / "ucfTrainTestlist").iterdir():
+        path.rename(tmp_path / "UCF-101" / path.name)
+    (tmp_path / "UCF-101" / "ucfTrainTestlist").rmdir()
+    shrunk = shrink_data(tmp_path / "UCF-101", tmp_path / "elsewhere" / "small", 16, workers=0)
+    assert load_catalog(shrunk.data).lists is not None
+    assert sum(path.suffix in (".avi", ".mp4") for path in Path(shrunk.data).rglob("*")) == shrunk.clips
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_copied(clips: Path, tmp_path: Path) -> None:
     (clips / "left" / "text.avi").write_text("no video")
     noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), np.uint8)

@@ -41,46 +41,34 @@ def examine(path: Path) -> Examination:
     >>> examine(Path("nowhere.mp4")).error
     ('missing', 'no such file')
     """
-    return attempt(path, _hash_and_decode)
+    return attempt(path, probe, hashed=True)
 
 
-def _hash_and_decode(path: Path) -> Examination:
-    digest = digest_of_file(path)
-    try:
-        return Examination(probe(path), path.stat().st_size, digest)
-    except VideoError as failure:
-        return Examination(None, path.stat().st_size, digest, ("unreadable", _cause(failure, path)))
+def attempt(path: Path, work: Callable[[Path], VideoInfo | None], hashed: bool = False) -> Examination:
+    """What `work` finds out of a file that is there and not empty; whatever it raises is in the answer.
 
-
-def attempt(path: Path, work: Work) -> Examination:
-    """What `work` answers for a file that is there and not empty; whatever it raises is in the answer.
-
-    >>> attempt(Path("nowhere.mp4"), examine).error
+    >>> attempt(Path("nowhere.mp4"), probe).error
     ('missing', 'no such file')
     """
-    size = 0
+    size, digest = 0, None
     try:
         if path.exists() and not path.is_file():
             return Examination(None, error=("unreadable", "is no file"))
         size = path.stat().st_size
         if size == 0:
             return Examination(None, error=("empty", "0 bytes"))
-        return work(path)
+        digest = digest_of_file(path) if hashed else None
+        return Examination(work(path), size, digest)
     except FileNotFoundError:
         other = _other_case(path)
         error = ("missing", "no such file") if other is None else ("mis_cased", f"on disk it is {other}")
-    except VideoError as failure:
-        error = ("unreadable", _cause(failure, path))
+    except VideoError as failure:  # "<path>: <cause>"
+        error = ("unreadable", str(failure).removeprefix(f"{shown(path)}: "))
     except OSError as failure:
         error = ("unreadable", (failure.strerror or type(failure).__name__).lower())
     except Exception as failure:  # a file that the reader does not foresee is named like the others
         error = ("unreadable", f"{type(failure).__name__}: {failure}".partition("\n")[0])
-    return Examination(None, size, error=error)
-
-
-def _cause(failure: VideoError, path: Path) -> str:
-    """Of "<path>: <cause>"."""
-    return str(failure).removeprefix(f"{shown(path)}: ")
+    return Examination(None, size, digest, error)
 
 
 def examine_all(

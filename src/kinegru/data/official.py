@@ -92,6 +92,15 @@ def find_lists(kind: str, root: Path, data: Path, lists: str | os.PathLike[str] 
     return next((path for path in _places(kind, beside) if _holds_lists(kind, path)), None)
 
 
+def usual_list_folder(kind: str) -> str:
+    """The name of the folder in which the official lists are distributed.
+
+    >>> usual_list_folder("ucf101")
+    'ucfTrainTestlist'
+    """
+    return _LIST_FOLDERS[kind][1]
+
+
 def read_lists(kind: str, folder: Path, number: int) -> tuple[list[str], list[str]]:
     """The names `<class>/<file>` in training and in test of split `number` (1, 2 or 3).
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kinegru.data import official
 from kinegru.data.catalog import Catalog, clip_name, load_catalog
 from kinegru.data.examine import Examination, attempt, examine_all
 from kinegru.errors import DataError, UsageError
@@ -35,7 +36,6 @@ from kinegru.video.writer import write_video
 SETTINGS = "shrink.json"  # in the folder of copies
 USUAL_RATE = 25.0  # frames a second, of a clip that does not say its own
 X264 = {"preset": "medium", "tune": "fastdecode", "x264-params": "mbtree=0"}  # 7 % larger, read 1.8 times as fast
-LISTS = {"ucf101": "ucfTrainTestlist", "hmdb51": "testTrainMulti_7030_splits"}
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,25 @@ def shrink_data(
         raise UsageError(f"{out}: lies in the folder of the clips; give one beside it")
     copies = _copies(catalog, out)
     _claim(out, {"short_side": short_side, "crf": crf})
-    fresh = {path for path, copy in copies.items() if not _is_current(path, copy)}
+    todo = [path for path, copy in copies.items() if not _is_current(path, copy)]
     work = functools.partial(_copy_at, root=catalog.root, out=out, short_side=short_side, crf=crf)
-    found = dict(zip(copies, examine_all(list(copies), workers, progress, work), strict=True))
-    there = {path: copy for path, copy in copies.items() if found[path].error is None}
-    names = {clip.path: catalog.name(clip) for clip in catalog.clips}
+    found = dict(zip(todo, examine_all(todo, workers, progress, work), strict=True))
+    failed = {path: answer.error[1] for path, answer in found.items() if answer.error is not None}
+    there = {path: copy for path, copy in copies.items() if path not in failed}
     _write_tables(catalog, there, out)
     return Shrunk(
         data=str(out / "clips.csv" if catalog.kind == "csv" else out),
         clips=len(copies),
-        copied=len(fresh & there.keys()),
-        kept=len(there.keys() - fresh),
+        copied=len(todo) - len(failed),
+        kept=len(copies) - len(todo),
         bytes_before=sum(path.stat().st_size for path in there),
         bytes_after=sum(copy.stat().st_size for copy in there.values()),
-        unreadable={names[path]: found[path].error[1] for path in copies.keys() - there.keys()},  # type: ignore[index]
-        damaged={names[p]: info.damaged for p in there if (info := found[p].info) is not None and info.damaged},
+        unreadable={clip_name(path, catalog.root): reason for path, reason in failed.items()},
+        damaged={
+            clip_name(path, catalog.root): answer.info.damaged
+            for path, answer in found.items()
+            if answer.info is not None and answer.info.damaged
+        },
     )
 
 
@@ -143,12 +147,7 @@ def _smaller(frame: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
 def _copy_at(path: Path, root: Path, out: Path, short_side: int, crf: int) -> Examination:
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # there is a process for every core
-    return attempt(path, lambda clip: _copied(clip, _place(clip, root, out), short_side, crf))
-
-
-def _copied(path: Path, copy: Path, short_side: int, crf: int) -> Examination:
-    info = None if _is_current(path, copy) else shrink_clip(path, copy, short_side, crf)
-    return Examination(info, path.stat().st_size)
+    return attempt(path, lambda clip: shrink_clip(clip, _place(clip, root, out), short_side, crf))
 
 
 def _is_current(path: Path, copy: Path) -> bool:
@@ -196,7 +195,10 @@ def _claim(out: Path, settings: dict[str, int]) -> None:
 def _write_tables(catalog: Catalog, copies: dict[Path, Path], out: Path) -> None:
     """Groups, splits and labels that the files' places do not tell; the official lists."""
     if catalog.lists is not None:
-        shutil.copytree(catalog.lists, out / LISTS[catalog.kind], dirs_exist_ok=True)
+        folder = out / official.usual_list_folder(catalog.kind)
+        folder.mkdir(exist_ok=True)
+        for path in catalog.lists.glob("*.txt"):  # they may lie in the root, among the clips
+            shutil.copy(path, folder)
     clips = [clip for clip in catalog.clips if clip.path in copies]
     rows = ((copies[clip.path].relative_to(out).as_posix(), clip) for clip in clips)
     if catalog.kind == "csv":

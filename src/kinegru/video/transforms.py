@@ -194,12 +194,14 @@ class Preprocessing:
         top, left, height, width = box or self.region(frames.shape[1], frames.shape[2])
         images = _tensor(frames[:, top : top + height, left : left + width])  # (T, h, w, 3)
         if self.fit != "pad":
-            return self._scale(images, self.size, self.size)
-        scale = self.size / max(height, width)
-        inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
+            return scale(images, self.size, self.size, self.interpolation)
+        factor = self.size / max(height, width)
+        inner_height, inner_width = max(1, round(height * factor)), max(1, round(width * factor))
         canvas = torch.full((len(frames), self.size, self.size, frames.shape[3]), fill, dtype=torch.uint8)
         y, x = (self.size - inner_height) // 2, (self.size - inner_width) // 2
-        canvas[:, y : y + inner_height, x : x + inner_width] = self._scale(images, inner_height, inner_width)
+        canvas[:, y : y + inner_height, x : x + inner_width] = scale(
+            images, inner_height, inner_width, self.interpolation
+        )
         return canvas
 
     def region(self, height: int, width: int) -> Box:
@@ -224,9 +226,6 @@ class Preprocessing:
             else:
                 NORMALISE[modality](planes)
         return values
-
-    def _scale(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        return scale(images, height, width, self.interpolation)
 
 
 def scale(images: torch.Tensor, height: int, width: int, interpolation: str = "bicubic") -> torch.Tensor:
