@@ -14,7 +14,7 @@ from small_set import moving_bar, write_small_set
 from test_docs import write_ucf101
 
 from kinegru.data.catalog import load_catalog
-from kinegru.data.shrink import shrink_data, smaller_sides
+from kinegru.data.shrink import shrink_command, shrink_data, smaller_sides
 from kinegru.data.splits import make_splits
 from kinegru.errors import DataError, UsageError
 from kinegru.video.loading import load_clip
@@ -154,6 +154,20 @@ def test_copies_of_two_kinds_do_not_mix(clips: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"--(short-side|crf) \d+: "):
             shrink_data(clips, tmp_path / "other", short_side, crf, workers=0)
     assert not (tmp_path / "other").exists()
+
+
+def test_copies_know_the_command_that_made_them(clips: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    for made_of in (clips, tmp_path / "moved"):  # the same copies go on when the clips have moved
+        clips = clips.rename(made_of)
+        shrink_data(clips, small, 32, workers=0)
+        assert shrink_command(small) == f"kinegru shrink {clips} {small} --short-side 32 --crf 18"
+    (small / "shrink.json").write_text("not JSON")
+    assert shrink_command(small) is None and shrink_command(clips) is None
+    table = tmp_path / "all.csv"
+    table.write_text("path,label\nmoved/left/ann_left.avi,go\n")
+    of_table = shrink_data(table, tmp_path / "less", 32, workers=0).data
+    assert shrink_command(of_table) == f"kinegru shrink {table} {tmp_path / 'less'} --short-side 32 --crf 18"
 
 
 def test_two_clips_never_become_one_copy(clips: Path, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -186,3 +188,15 @@ def test_the_leak_is_the_difference_of_two_splits_and_siblings_are_counted(bars,
     points = 100 * (by_clip["score"]["top1"] - by_group["score"]["top1"])
     page = (tmp_path / "out" / "leak" / "leak.md").read_text(encoding="utf-8")
     assert f"gives {points:+.1f} points over whole groups" in page
+
+
+def test_a_table_of_copies_says_how_they_were_made(bars, words, tmp_path, capsys):
+    small, kept = tmp_path / "small ones", words[words.index("--config") : words.index("--seeds")]
+    shrunk = ["shrink", str(bars), str(small), "--short-side", "24"]
+    assert main(shrunk) == 0
+    command = ["reproduce", "table4", str(small), *kept, "--rows", "xception_gru", "--out", str(tmp_path / "out")]
+    assert main([*command, "--seeds", "0"]) == 0
+    said = shlex.join(["kinegru", *shrunk, "--crf", "18"])
+    for name in ("table4.md", "table4.html"):
+        text = html.unescape((tmp_path / "out" / "table4" / name).read_text(encoding="utf-8"))
+        assert f"The clips are small copies, made by {said}." in text.replace("`", "")

@@ -13,6 +13,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -95,7 +96,7 @@ def shrink_data(
     if out.resolve().is_relative_to(inside.resolve()) and (catalog.root.is_dir() or out.resolve() == inside.resolve()):
         raise UsageError(f"{out}: lies in the folder of the clips; give one beside it")
     copies = _copies(catalog, out)
-    _claim(out, {"short_side": short_side, "crf": crf})
+    _claim(out, str(data), {"short_side": short_side, "crf": crf})
     todo = [path for path, copy in copies.items() if not _is_current(path, copy)]
     work = functools.partial(_copy_at, root=catalog.root, out=out, short_side=short_side, crf=crf)
     found = dict(zip(todo, examine_all(todo, workers, progress, work), strict=True))
@@ -127,6 +128,18 @@ def shrink_clip(path: Path, copy: Path, short_side: int, crf: int) -> VideoInfo:
         frames = (_smaller(decoder.rgb(frame), short_side) for frame in decoder)
         write_video(copy, frames, info.fps or USUAL_RATE, "libx264", X264 | {"crf": str(crf)})
         return replace(info, damaged=decoder.damage)
+
+
+def shrink_command(data: str | os.PathLike[str]) -> str | None:
+    """The command that made these clips, where they are copies that `shrink_data` made: a folder of them, or its CSV.
+
+    >>> shrink_command("clips") is None
+    True
+    """
+    out = Path(data) if Path(data).is_dir() else Path(data).parent
+    settings = _said_of(out)
+    made_of = settings.pop("data", None)
+    return shlex.join(["kinegru", "shrink", made_of, str(out), *_words(settings)]) if made_of else None
 
 
 def smaller_sides(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -176,20 +189,30 @@ def _copies(catalog: Catalog, out: Path) -> dict[Path, Path]:
     return copies
 
 
-def _claim(out: Path, settings: dict[str, int]) -> None:
+def _claim(out: Path, data: str, settings: dict[str, int]) -> None:
     """Copies of one size do not mix with those of another, nor with anybody's own clips."""
-    file = out / SETTINGS
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        with atomic_write(file) as opened:
-            json.dump(settings, opened)
-        return
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        before = {name: value for name, value in _said_of(out).items() if name != "data"}
+        if not before:
+            raise UsageError(f"{out}: is there and holds no copies made by this verb; give a new folder")
+        if before != settings:
+            said = shlex.join(_words(before))
+            raise UsageError(f"{out}: holds copies made with {said}; give another folder, or these settings")
+    with atomic_write(out / SETTINGS) as file:
+        json.dump({"data": data} | settings, file)
+
+
+def _said_of(out: Path) -> dict[str, Any]:
+    """What a folder's note says of how its copies were made; nothing where it has no note that can be read."""
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-        said = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in before.items())
-    except (OSError, ValueError, AttributeError):
-        raise UsageError(f"{out}: is there and holds no copies made by this verb; give a new folder") from None
-    if before != settings:
-        raise UsageError(f"{out}: holds copies made with {said}; give another folder, or these settings")
+        said = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _words(settings: dict[str, Any]) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def _write_tables(catalog: Catalog, copies: dict[Path, Path], out: Path) -> None:

@@ -95,6 +95,7 @@ class TableResult:
     kind: str = ""  # folder, csv, ucf101 or hmdb51
     clips: int = 0
     date: str = ""
+    copied_by: str | None = None  # the command that made the clips, where they are small copies
 
     @property
     def failed(self) -> bool:

@@ -157,6 +157,8 @@ def protocol_words(result: TableResult) -> list[str]:
         f"{s.batch}, rate {s.learning_rate:g} ({s.schedule}), {s.views} views. In options: "
         f"`{shlex.join(settings_words(shared)) or 'none'}`.",
     ]
+    if result.copied_by:
+        sentences.insert(1, f"The clips are small copies, made by `{result.copied_by}`.")
     if result.official:
         sentences.append(
             "The mean of splits is the figure customary for this data; top-1 counts the clips of all splits' tests."

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from kinegru.console import duration, progress_bar, say
 from kinegru.data.catalog import load_catalog
+from kinegru.data.shrink import shrink_command
 from kinegru.data.splits import default_split
 from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
@@ -151,7 +152,7 @@ def reproduce(
         found, pairs = gather(table, planned, jobs, protocol, failed, book, seeds)
         return TableResult(
             table, protocol, tuple(seeds), found, pairs, tuple(not_run), str(catalog.describe()["name"]), catalog.kind,
-            len(catalog.clips), time.strftime("%Y-%m-%d"),
+            len(catalog.clips), time.strftime("%Y-%m-%d"), shrink_command(data),
         )  # fmt: skip
 
     def write(failed: Failed) -> tuple[Path, ...]:
