@@ -8,6 +8,7 @@ import torch
 
 from kinegru.errors import UsageError
 from kinegru.models import create_model, list_models
+from kinegru.models.backbones import build_backbone
 from kinegru.models.zoo import ModelOptions, model_options
 
 NAMES = [
@@ -88,6 +89,13 @@ def test_inception_rows_are_trunk_as_a_whole(name):
         maps = model.eval().cacheable(torch.rand(1, 1, 3, 299, 299))
     assert maps.shape == (1, 1, channels, 8, 8)
     assert not list(model.encoder.neck.parameters()) and model.preprocessing_defaults["size"] == 299
+
+
+@pytest.mark.parametrize("backbone", ["inception_v3.tf_in1k", "inception_resnet_v2"])
+def test_inceptions_from_scratch_are_drawn_alike(backbone):
+    layers = [layer for layer in build_backbone(backbone).net.modules() if isinstance(layer, torch.nn.Conv2d)]
+    scales = [float(layer.weight.detach().std()) * layer.weight[0].numel() ** 0.5 for layer in layers]
+    assert len(layers) > 90 and all(scale == pytest.approx(3**-0.5, rel=0.1) for scale in scales)
 
 
 def test_options_are_json_and_build_the_model_again(small, weights_file):
