@@ -14,6 +14,7 @@ from kinegru.models.zoo import model_options
 from kinegru.reproduction.paper_figures import REPORTED
 from kinegru.reproduction.plan import plan_row
 from kinegru.reproduction.protocol import Protocol, row_model
+from kinegru.reproduction.results import with_imagenet
 from kinegru.reproduction.rows import CHOICES, FULL, TABLES, choices_table, chosen_rows, compared_pairs, figures_table
 from kinegru.runs.train import train
 from kinegru.training.settings import TrainSettings
@@ -93,6 +94,18 @@ def test_a_backbone_without_a_file_is_from_scratch_as_soon_as_a_file_is_given():
     assert named.settings.backbone_weights == "timm.pth"
     control = planned("table1", "xception_scratch", **own)
     assert (control.settings.backbone_weights, control.slug) == ("none", "xception_convgru-scratch")
+
+
+def test_a_lower_rate_for_the_encoder_spares_what_it_has_learnt_and_nothing_else():
+    own = {"backbone_weights": "xception.safetensors", "encoder_rate": 0.1}
+    assert planned("table1", "xception", **own).settings.encoder_rate == 0.1
+    for table, key in (("table1", "inception_v3"), ("table1", "xception_scratch"), ("table3", "stc_resnet18")):
+        row = planned(table, key, **own)
+        assert row.settings.encoder_rate == 1.0 and any("learns at the full" in note for note in row.notes), key
+    again = with_imagenet(protocol(**own), planned("table1", "inception_v3", **own).settings)
+    assert (again.backbone_weights, again.encoder_rate, again.profile) == ("imagenet", 0.1, "tail")
+    frozen = plan_row(planned("table1", "inception_v3").row, dataclasses.replace(protocol(**own), scratch="frozen"))
+    assert frozen.settings.encoder_rate == 0.1
 
 
 def test_an_excitation_that_cannot_show_is_named():

@@ -60,6 +60,9 @@ def _plan_row(row: Row, protocol: Protocol) -> Planned:
     scratch = weights == "none" and row.profile is None
     if scratch and protocol.scratch == "trained":
         settings = dataclasses.replace(settings, profile="full")
+    if weights == "none" and settings.profile == "full" and settings.encoder_rate != 1:
+        settings = dataclasses.replace(settings, encoder_rate=1.0)  # a lower one spares what was learnt before
+        notes.append("Its encoder has learnt nothing that a lower rate would spare, and learns at the full one.")
     if scratch and backbone:
         how = "trained whole from random weights" if settings.profile == "full" else "frozen at random weights"
         notes.append(f"{backbone} has no ImageNet weights here: it is {how}.")

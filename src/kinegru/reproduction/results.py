@@ -180,7 +180,10 @@ def gather(
 
 def with_imagenet(protocol: Protocol, settings: TrainSettings) -> TrainSettings:
     """A row's settings with timm's weights, trained as the protocol says."""
-    return dataclasses.replace(settings, backbone_weights="imagenet", profile=protocol.settings.profile)
+    common = protocol.settings
+    return dataclasses.replace(
+        settings, backbone_weights="imagenet", profile=common.profile, encoder_rate=common.encoder_rate
+    )
 
 
 def in_p(p: float) -> str:
