@@ -50,6 +50,15 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
             raise
 
 
+def is_occupied(path: Path) -> bool:
+    """Whether something is at `path` that new files would mix with: a file, or a folder that is not empty.
+
+    >>> is_occupied(Path(__file__).parent), is_occupied(Path("nowhere"))
+    (True, False)
+    """
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary folder that takes the place of `path` only if the block ends without an error.

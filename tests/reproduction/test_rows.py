@@ -102,7 +102,7 @@ def test_a_lower_rate_for_the_encoder_spares_what_it_has_learnt_and_nothing_else
     for table, key in (("table1", "inception_v3"), ("table1", "xception_scratch"), ("table3", "stc_resnet18")):
         row = planned(table, key, **own)
         assert row.settings.encoder_rate == 1.0 and any("learns at the full" in note for note in row.notes), key
-    again = with_imagenet(protocol(**own), planned("table1", "inception_v3", **own).settings)
+    again = with_imagenet(planned("table1", "inception_v3", **own).row, protocol(**own), seed=0)
     assert (again.backbone_weights, again.encoder_rate, again.profile) == ("imagenet", 0.1, "tail")
     frozen = plan_row(planned("table1", "inception_v3").row, dataclasses.replace(protocol(**own), scratch="frozen"))
     assert frozen.settings.encoder_rate == 0.1

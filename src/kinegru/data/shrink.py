@@ -28,7 +28,7 @@ from kinegru.data import official
 from kinegru.data.catalog import Catalog, clip_name, load_catalog
 from kinegru.data.examine import Examination, attempt, examine_all
 from kinegru.errors import DataError, UsageError
-from kinegru.files import atomic_write
+from kinegru.files import atomic_write, is_occupied
 from kinegru.video.container import Decoder
 from kinegru.video.reader import VideoInfo, probe
 from kinegru.video.transforms import scale
@@ -191,7 +191,7 @@ def _copies(catalog: Catalog, out: Path) -> dict[Path, Path]:
 
 def _claim(out: Path, data: str, settings: dict[str, int]) -> None:
     """Copies of one size do not mix with those of another, nor with anybody's own clips."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if is_occupied(out):
         before = {name: value for name, value in _said_of(out).items() if name != "data"}
         if not before:
             raise UsageError(f"{out}: is there and holds no copies made by this verb; give a new folder")

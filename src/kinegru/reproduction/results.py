@@ -16,8 +16,9 @@ from kinegru.evaluation.unpaired import difference
 from kinegru.reproduction.cost import CostBook, ModelCost
 from kinegru.reproduction.job import Job, Planned
 from kinegru.reproduction.paper_figures import Reported, reported
+from kinegru.reproduction.plan import plan_row
 from kinegru.reproduction.protocol import Protocol
-from kinegru.reproduction.rows import Table, compared_pairs
+from kinegru.reproduction.rows import Row, Table, compared_pairs
 from kinegru.reproduction.runner import read_predictions
 from kinegru.training.settings import TrainSettings
 
@@ -150,7 +151,7 @@ def gather(
         out = f"runs/{one.slug}"
         imagenet = None
         if one.imagenet:
-            imagenet = protocol.of(one.row).command(with_imagenet(protocol, settings), f"{out}-imagenet")
+            imagenet = protocol.of(one.row).command(with_imagenet(one.row, protocol, seeds[0]), f"{out}-imagenet")
         rows.append(
             RowResult(
                 planned=one,
@@ -178,12 +179,10 @@ def gather(
     return tuple(rows), tuple(PairResult(*pair, p) for pair, p in zip(compared, corrected, strict=True))
 
 
-def with_imagenet(protocol: Protocol, settings: TrainSettings) -> TrainSettings:
-    """A row's settings with timm's weights, trained as the protocol says."""
-    common = protocol.settings
-    return dataclasses.replace(
-        settings, backbone_weights="imagenet", profile=common.profile, encoder_rate=common.encoder_rate
-    )
+def with_imagenet(row: Row, protocol: Protocol, seed: int) -> TrainSettings:
+    """A row's settings under the same protocol with timm's weights."""
+    settings = dataclasses.replace(protocol.settings, backbone_weights="imagenet")
+    return plan_row(row, dataclasses.replace(protocol, settings=settings, weights={})).with_seed(seed)
 
 
 def in_p(p: float) -> str:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from kinegru.errors import KineGRUError, UsageError, VideoError
-from kinegru.files import atomic_write
+from kinegru.files import atomic_write, is_occupied
 from kinegru.video.puppet import ACTIONS, Motion, draw_person, skeleton
 from kinegru.video.reader import read_clip
 from kinegru.video.scene import Room, Sensor, follow, paint_person
@@ -157,7 +157,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if marker.exists():
         if json.loads(marker.read_text()) != settings:
             raise UsageError(f"{folder}: holds a set written with other settings; remove it or name another folder")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif is_occupied(folder):
         raise UsageError(f"{folder}: is not empty; name a new folder for the drawn clips")
     else:
         with atomic_write(marker) as file:
