@@ -14,7 +14,8 @@ from small_set import moving_bar, write_small_set
 from test_docs import write_ucf101
 
 from kinegru.data.catalog import load_catalog
-from kinegru.data.shrink import shrink_command, shrink_data, smaller_sides
+from kinegru.data.copies import shrink_command
+from kinegru.data.shrink import shrink_data, smaller_sides
 from kinegru.data.splits import make_splits
 from kinegru.errors import DataError, UsageError
 from kinegru.video.loading import load_clip
@@ -161,9 +162,11 @@ def test_copies_know_the_command_that_made_them(clips: Path, tmp_path: Path) -> 
     for made_of in (clips, tmp_path / "moved"):  # the same copies go on when the clips have moved
         clips = clips.rename(made_of)
         shrink_data(clips, small, 32, workers=0)
-        assert shrink_command(small) == f"kinegru shrink {clips} {small} --short-side 32 --crf 18"
+        command = f"kinegru shrink {clips} {small} --short-side 32 --crf 18"
+        assert shrink_command(small) == command
+        assert load_catalog(small).notes == (f"the clips are small copies, made by: {command}",)  # reports print notes
     (small / "shrink.json").write_text("not JSON")
-    assert shrink_command(small) is None and shrink_command(clips) is None
+    assert shrink_command(small) is None and shrink_command(clips) is None and not load_catalog(clips).notes
     table = tmp_path / "all.csv"
     table.write_text("path,label\nmoved/left/ann_left.avi,go\n")
     of_table = shrink_data(table, tmp_path / "less", 32, workers=0).data

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kinegru.data import official
+from kinegru.data.copies import shrink_command
 from kinegru.data.tables import Fault, read_clip_table, read_rows
 from kinegru.errors import DataError, UsageError
 
@@ -147,6 +148,8 @@ def load_catalog(
             f"{unknown} of {len(clips)} clips have no group: each counts as a group of its own, and with "
             "leave-one-group-out they only train"
         )
+    if (command := shrink_command(data)) is not None:
+        notes.append(f"the clips are small copies, made by: {command}")
     clips.sort(key=lambda clip: clip_name(clip.path, root))
     if lists is not None and kind not in official.KINDS:
         raise UsageError(f"--lists {lists}: {data} is neither UCF101 nor HMDB51, which have lists")

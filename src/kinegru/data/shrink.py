@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from kinegru.data import official
 from kinegru.data.catalog import Catalog, clip_name, load_catalog
+from kinegru.data.copies import SETTINGS, said_of, words_of
 from kinegru.data.examine import Examination, attempt, examine_all
 from kinegru.errors import DataError, UsageError
 from kinegru.files import atomic_write, is_occupied
@@ -34,7 +35,6 @@ from kinegru.video.reader import VideoInfo, probe
 from kinegru.video.transforms import scale
 from kinegru.video.writer import write_video
 
-SETTINGS = "shrink.json"  # in the folder of copies
 USUAL_RATE = 25.0  # frames a second, of a clip that does not say its own
 X264 = {"preset": "medium", "tune": "fastdecode", "x264-params": "mbtree=0"}  # 7 % larger, read 1.8 times as fast
 
@@ -130,18 +130,6 @@ def shrink_clip(path: Path, copy: Path, short_side: int, crf: int) -> VideoInfo:
         return replace(info, damaged=decoder.damage)
 
 
-def shrink_command(data: str | os.PathLike[str]) -> str | None:
-    """The command that made these clips, where they are copies that `shrink_data` made: a folder of them, or its CSV.
-
-    >>> shrink_command("clips") is None
-    True
-    """
-    out = Path(data) if Path(data).is_dir() else Path(data).parent
-    settings = _said_of(out)
-    made_of = settings.pop("data", None)
-    return shlex.join(["kinegru", "shrink", made_of, str(out), *_words(settings)]) if made_of else None
-
-
 def smaller_sides(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Height and width of the copy of a frame: both even, as 4:2:0 video has them, and not larger than they were.
 
@@ -192,27 +180,14 @@ def _copies(catalog: Catalog, out: Path) -> dict[Path, Path]:
 def _claim(out: Path, data: str, settings: dict[str, int]) -> None:
     """Copies of one size do not mix with those of another, nor with anybody's own clips."""
     if is_occupied(out):
-        before = {name: value for name, value in _said_of(out).items() if name != "data"}
+        before = {name: value for name, value in said_of(out).items() if name != "data"}
         if not before:
             raise UsageError(f"{out}: is there and holds no copies made by this verb; give a new folder")
         if before != settings:
-            said = shlex.join(_words(before))
+            said = shlex.join(words_of(before))
             raise UsageError(f"{out}: holds copies made with {said}; give another folder, or these settings")
     with atomic_write(out / SETTINGS) as file:
         json.dump({"data": data} | settings, file)
-
-
-def _said_of(out: Path) -> dict[str, Any]:
-    """What a folder's note says of how its copies were made; nothing where it has no note that can be read."""
-    try:
-        said = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _words(settings: dict[str, Any]) -> list[str]:
-    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def _write_tables(catalog: Catalog, copies: dict[Path, Path], out: Path) -> None:

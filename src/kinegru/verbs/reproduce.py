@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kinegru.console import duration, progress_bar, say
 from kinegru.data.catalog import load_catalog
-from kinegru.data.shrink import shrink_command
+from kinegru.data.copies import shrink_command
 from kinegru.data.splits import default_split
 from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
