@@ -18,6 +18,7 @@ KEPT = (
     "fights/table3",
     "fights/table4",
     "fights/choices",
+    "fights/figures",
     "fights-background/table4",
     "fights-whole/table1",
     "fights-whole/table3",
@@ -25,6 +26,8 @@ KEPT = (
     "weizmann/table3",
     "weizmann/table4",
     "weizmann/choices",
+    "weizmann/figures",
+    "weizmann-best/figures",
     "weizmann-whole/table3",
 )
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it

@@ -120,6 +120,19 @@ def accuracy_curves(history: History, best_epoch: int | None = None) -> Figure:
     return figure
 
 
+def tested_in_words(metrics: Metrics) -> str:
+    """How many clips were tested, and how often, where that is not once each.
+
+    >>> from types import SimpleNamespace
+    >>> tested_in_words(SimpleNamespace(clips=1, distinct_clips=1))
+    '1 clip'
+    >>> tested_in_words(SimpleNamespace(clips=270, distinct_clips=90))
+    '270 tests of 90 clips'
+    """
+    clips = f"{metrics.distinct_clips:,} clip{'s' if metrics.distinct_clips != 1 else ''}"
+    return clips if metrics.clips == metrics.distinct_clips else f"{metrics.clips:,} tests of {clips}"
+
+
 def confusion_matrix(metrics: Metrics) -> Figure:
     """True classes by predicted classes, counts in the cells, strength by the share of the true class (paper, fig. 11).
 
@@ -156,7 +169,7 @@ def confusion_matrix(metrics: Metrics) -> Figure:
         titled(
             axes,
             "Confusion matrix",
-            f"{metrics.clips:,} clip{'s' if metrics.clips != 1 else ''}; blue right, orange wrong",
+            f"{tested_in_words(metrics)}; blue right, orange wrong",
         )
     return figure
 
