@@ -20,6 +20,7 @@ KEPT = (
     "fights/choices",
     "fights/figures",
     "fights-background/table4",
+    "fights-best/figures",
     "fights-whole/table1",
     "fights-whole/table3",
     "weizmann/table2",
@@ -28,6 +29,7 @@ KEPT = (
     "weizmann/choices",
     "weizmann/figures",
     "weizmann-best/figures",
+    "weizmann-whole/table1",
     "weizmann-whole/table3",
 )
 TESTED = sorted(RESULTS.rglob("predictions.csv"))  # each with the measures beside it
@@ -84,7 +86,7 @@ def test_the_page_of_claims_gives_the_counts_of_the_sheets(table: str, first: st
     end = next(number for number in range(begin, len(lines)) if not lines[number].startswith("|"))
     cells = [line.replace("*", "").split("|")[2:4] for line in lines[begin:end]]
     for column, data in enumerate(("weizmann", "fights")):
-        folder = RESULTS / ("fights-whole" if (data, name) == ("fights", "table1") else data) / name
+        folder = RESULTS / (f"{data}-whole" if name == "table1" else data) / name
         with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             sheet = [row["right"].split() for row in csv.DictReader(file)]
         printed = [re.findall(r"\d+", row[column].partition("(")[0]) for row in cells]
