@@ -63,6 +63,7 @@ class Catalog:
     kind: str  # "folder", "csv", "ucf101" or "hmdb51"
     lists: Path | None = None  # where the official split lists of UCF101 or HMDB51 lie
     notes: tuple[str, ...] = ()  # what a user should know, one line each
+    copied_by: str | None = None  # the command that made the clips, where they are small copies
 
     def name(self, clip: Clip) -> str:
         """The clip's path relative to the data set, with `/`: stable across machines."""
@@ -148,13 +149,15 @@ def load_catalog(
             f"{unknown} of {len(clips)} clips have no group: each counts as a group of its own, and with "
             "leave-one-group-out they only train"
         )
-    if (command := shrink_command(data)) is not None:
-        notes.append(f"the clips are small copies, made by: {command}")
+    copied_by = shrink_command(data)
+    if copied_by is not None:
+        notes.append(f"the clips are small copies, made by: {copied_by}")
     clips.sort(key=lambda clip: clip_name(clip.path, root))
     if lists is not None and kind not in official.KINDS:
         raise UsageError(f"--lists {lists}: {data} is neither UCF101 nor HMDB51, which have lists")
     where = official.find_lists(kind, root, data, lists) if kind in official.KINDS else None
-    return Catalog(root, tuple(clips), tuple(sorted({clip.label for clip in clips})), kind, where, tuple(notes))
+    labels = tuple(sorted({clip.label for clip in clips}))
+    return Catalog(root, tuple(clips), labels, kind, where, tuple(notes), copied_by)
 
 
 def clip_name(path: Path, root: Path) -> str:

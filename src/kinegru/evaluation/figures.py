@@ -120,13 +120,13 @@ def accuracy_curves(history: History, best_epoch: int | None = None) -> Figure:
     return figure
 
 
-def tested_in_words(metrics: Metrics) -> str:
+def _tested_in_words(metrics: Metrics) -> str:
     """How many clips were tested, and how often, where that is not once each.
 
     >>> from types import SimpleNamespace
-    >>> tested_in_words(SimpleNamespace(clips=1, distinct_clips=1))
+    >>> _tested_in_words(SimpleNamespace(clips=1, distinct_clips=1))
     '1 clip'
-    >>> tested_in_words(SimpleNamespace(clips=270, distinct_clips=90))
+    >>> _tested_in_words(SimpleNamespace(clips=270, distinct_clips=90))
     '270 tests of 90 clips'
     """
     clips = f"{metrics.distinct_clips:,} clip{'s' if metrics.distinct_clips != 1 else ''}"
@@ -166,11 +166,7 @@ def confusion_matrix(metrics: Metrics) -> Figure:
             side.set_color(GRID)
         axes.set_xlabel("Predicted class", labelpad=6)
         axes.set_ylabel("True class", labelpad=6)
-        titled(
-            axes,
-            "Confusion matrix",
-            f"{tested_in_words(metrics)}; blue right, orange wrong",
-        )
+        titled(axes, "Confusion matrix", f"{_tested_in_words(metrics)}; blue right, orange wrong")
     return figure
 
 

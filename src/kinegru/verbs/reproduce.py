@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from kinegru.console import duration, progress_bar, say
 from kinegru.data.catalog import load_catalog
-from kinegru.data.copies import shrink_command
 from kinegru.data.splits import default_split
 from kinegru.errors import UsageError
 from kinegru.models.zoo import model_options
@@ -152,7 +151,7 @@ def reproduce(
         found, pairs = gather(table, planned, jobs, protocol, failed, book, seeds)
         return TableResult(
             table, protocol, tuple(seeds), found, pairs, tuple(not_run), str(catalog.describe()["name"]), catalog.kind,
-            len(catalog.clips), time.strftime("%Y-%m-%d"), shrink_command(data),
+            len(catalog.clips), time.strftime("%Y-%m-%d"), catalog.copied_by,
         )  # fmt: skip
 
     def write(failed: Failed) -> tuple[Path, ...]:
